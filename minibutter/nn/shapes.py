@@ -1,0 +1,156 @@
+"""The outline of a network: (shape, size, depth, inputs, outputs) -> the width of every layer.
+
+BUTTER describes a network by a *shape* (how wide each layer is relative to the first), a *size*
+(how many trainable parameters it should have) and a *depth* (dense layers, the output layer
+included). A search over the first layer's integer width finds the network whose parameter count is
+nearest to the size. Pure integer arithmetic: nothing here knows arrays.
+
+Source: Tripp et al. 2022, arXiv:2207.12547, and the BUTTER data set of OEDI (submission 5708).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+SIZE_TOLERANCE = 0.20
+"""A network may miss its size by this fraction; BUTTER recorded none that missed it by more."""
+
+_LARGEST_SCALE = 2**30
+
+
+class SizeUnreachable(ValueError):
+    """No network of this shape and depth has a parameter count within 20 % of the size."""
+
+
+def _rectangle(scale: int, depth: int, n_outputs: int) -> list[int]:
+    return [scale] * (depth - 1) + [n_outputs]
+
+
+def _trapezoid(scale: int, depth: int, n_outputs: int) -> list[int]:
+    step = (scale - n_outputs) / (depth - 1)
+    return [round(scale - k * step) for k in range(depth)]
+
+
+def _exponential(scale: int, depth: int, n_outputs: int) -> list[int]:
+    ratio = (n_outputs / scale) ** (1 / (depth - 1))
+    return [max(n_outputs, round(scale * ratio**k)) for k in range(depth)]
+
+
+def _wide_first(factor: int) -> Callable[[int, int, int], list[int]]:
+    def widths(scale: int, depth: int, n_outputs: int) -> list[int]:
+        return [scale] + [max(1, round(scale / factor))] * (depth - 2) + [n_outputs]
+
+    return widths
+
+
+_OUTLINES: dict[str, Callable[[int, int, int], list[int]]] = {
+    "rectangle": _rectangle,
+    "trapezoid": _trapezoid,
+    "exponential": _exponential,
+    **{f"wide_first_{m}x": _wide_first(m) for m in (2, 4, 5, 8, 10, 16, 20)},
+    "rectangle_residual": _rectangle,
+}
+
+SHAPES: tuple[str, ...] = tuple(_OUTLINES)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The widths that a search found, and how near they come to what was asked.
+
+    Attributes
+    ----------
+    widths : units per layer, the output layer last.
+    num_parameters : trainable parameters, weights and biases of every layer.
+    """
+
+    widths: tuple[int, ...]
+    num_parameters: int
+
+
+def count_parameters(n_inputs: int, widths: tuple[int, ...]) -> int:
+    """Trainable parameters: P = Σ (w_{k-1} + 1) w_k, with w_{-1} = n_inputs.
+
+    Every layer, the output layer too, has a bias; residual additions have no parameters.
+    """
+    fan_ins = (n_inputs, *widths[:-1])
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(fan_ins, widths, strict=True))
+
+
+def shape_widths(shape: str, scale: int, depth: int, n_outputs: int) -> tuple[int, ...]:
+    """Widths of a shape whose first layer has `scale` units.
+
+    `round` is Python's, half to even, as in the original; the last width is always `n_outputs`.
+
+    Raises
+    ------
+    ValueError
+        If the shape is unknown, or the depth is below 2 (one hidden layer and the output layer).
+    """
+    if shape not in _OUTLINES:
+        raise ValueError(f"shape is {shape!r}; it must be one of {', '.join(SHAPES)}")
+    if depth < 2:
+        raise ValueError(f"depth is {depth}; it counts the output layer, so it must be at least 2")
+    return tuple(_OUTLINES[shape](scale, depth, n_outputs))
+
+
+def has_skip(shape: str, depth: int) -> tuple[bool, ...]:
+    """Which layers add their input to their activation: the hidden layers 1 .. depth-2.
+
+    h_k = f(h_{k-1} W_k + b_k) + h_{k-1}. The first and the output layer never do, so a residual
+    network of depth 2 is a rectangle.
+    """
+    residual = shape == "rectangle_residual"
+    return tuple(residual and 0 < k < depth - 1 for k in range(depth))
+
+
+@lru_cache(maxsize=4096)
+def find_outline(shape: str, size: int, depth: int, n_inputs: int, n_outputs: int) -> Outline:
+    """Search the integer first width whose network has the parameter count nearest to `size`.
+
+    Bisection on the sign of P(scale) - size, remembering the nearest network that was evaluated;
+    the first evaluated wins a tie. P is monotone in the scale, so both neighbours of the crossing
+    are evaluated and the result is the global optimum.
+
+    Parameters
+    ----------
+    shape : one of `SHAPES`.
+    size : trainable parameters wanted.
+    depth : dense layers including the output layer, at least 2.
+    n_inputs, n_outputs : encoded dimensions of the data set.
+
+    Raises
+    ------
+    SizeUnreachable
+        If the nearest network misses the size by more than 20 %; the message names that network
+        and the size at which it can be had.
+    ValueError
+        If shape, size or depth is not possible.
+    """
+    if size < 1:
+        raise ValueError(f"size is {size}; it counts parameters, so it must be at least 1")
+    low, high = 1, _LARGEST_SCALE
+    nearest: Outline | None = None
+    while low <= high:
+        scale = (low + high) // 2
+        widths = shape_widths(shape, scale, depth, n_outputs)
+        candidate = Outline(widths, count_parameters(n_inputs, widths))
+        error = candidate.num_parameters - size
+        if nearest is None or abs(error) < abs(nearest.num_parameters - size):
+            nearest = candidate
+        if error == 0:
+            break
+        if error < 0:
+            low = scale + 1
+        else:
+            high = scale - 1
+    miss = (nearest.num_parameters - size) / size
+    if abs(miss) > SIZE_TOLERANCE:
+        raise SizeUnreachable(
+            f"size {size} is unreachable for shape {shape}, depth {depth}, {n_inputs} inputs and "
+            f"{n_outputs} outputs: the nearest network, {'-'.join(map(str, nearest.widths))}, has "
+            f"{nearest.num_parameters} parameters ({miss:+.1%}, more than the "
+            f"{SIZE_TOLERANCE:.0%} that BUTTER allows); nearest reachable size: "
+            f"{nearest.num_parameters}"
+        )
+    return nearest
