@@ -1,0 +1,1 @@
+"""What to run, as data: specifications, sweeps, identity, and the catalogue of named sweeps."""

@@ -1,0 +1,62 @@
+"""Who is who: ids of experiments and runs, and the random streams that follow from them.
+
+An experiment is its canonical content and its id a 128-bit hash of it; a run is (experiment,
+repetition). Nothing that cannot change a stored number enters the id, so the same run asked for
+twice, by two sweeps or after a kill, is recognised and done once.
+
+Random numbers come from the id, never from a rank, a clock or an order: `SeedSequence` mixes
+[the id's four words, the repetition, the stream, the root seed], the id before the root seed as
+NumPy's guide on parallel generation asks.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+ID_VERSION = 1
+"""Enters every id; raised when the same content would give other numbers than before."""
+
+STREAMS: tuple[str, ...] = ("split", "init", "shuffle", "label_noise", "perturbation")
+"""Independent streams of a run: drawing more from one never shifts another."""
+
+
+def experiment_id(content: Mapping[str, Any]) -> str:
+    """128-bit hash, as 32 hexadecimal digits, of an experiment's canonical content.
+
+    Parameters
+    ----------
+    content : plain values (text, numbers, lists, None); the order of keys does not matter, and
+        1e-4 and 0.0001 are the same number.
+    """
+    canonical = json.dumps(
+        {"id_version": ID_VERSION, **content},
+        sort_keys=True,
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def run_id(experiment: str, repetition: int) -> str:
+    """Id of a run: the experiment's id and the number of the repetition, from 0."""
+    return f"{experiment}-{repetition:04d}"
+
+
+def random_stream(
+    experiment: str, repetition: int, stream: str, root_seed: int
+) -> np.random.Generator:
+    """The generator (PCG64) of one stream of one run.
+
+    Parameters
+    ----------
+    experiment : id from `experiment_id`.
+    repetition : number of the repetition, from 0.
+    stream : one of `STREAMS`.
+    root_seed : the specification's `seed`.
+    """
+    words = [int(experiment[start : start + 8], 16) for start in range(0, 32, 8)]
+    entropy = [*words, repetition, STREAMS.index(stream), root_seed]
+    return np.random.default_rng(np.random.SeedSequence(entropy))

@@ -1,0 +1,79 @@
+"""Ids and random streams: what changes them, and above all what does not."""
+
+import numpy as np
+import pytest
+
+from minibutter.sweeps import identity
+from minibutter.sweeps.spec import RunSpec
+
+SPEC = RunSpec(dataset="digits", shape="trapezoid", size=1024, depth=3)
+
+
+def id_of(spec: RunSpec) -> str:
+    return identity.experiment_id(spec.canonical())
+
+
+def test_an_id_is_128_bits_and_depends_on_content_alone():
+    content = {"size": 3, "learning_rate": 1e-4}
+    first = identity.experiment_id(content)
+    assert len(bytes.fromhex(first)) == 16
+    assert first == identity.experiment_id({"learning_rate": 0.0001, "size": 3})
+
+
+def test_ids_of_today_stay_what_they_are():
+    """A changed id orphans every stored result: raise ID_VERSION only on purpose."""
+    assert id_of(SPEC) == "2b786fe70585dc3d511aad984ac25d69"
+    assert identity.run_id("ab", 7) == "ab-0007"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "iris"}, {"shape": "rectangle"}, {"size": 1025}, {"depth": 4},
+        {"activation": "tanh"}, {"initializer": "he_uniform"}, {"optimizer": "sgd"},
+        {"learning_rate": 1.1e-4}, {"batch_size": 255}, {"epochs": 2999}, {"l1": 1e-9},
+        {"l2": 1e-9}, {"label_noise": 0.1}, {"test_split": 0.21}, {"split_method": "last"},
+        {"dtype": "float64"}, {"kernel": "blocked"}, {"seed": 1}, {"evaluate_train": True},
+        {"on_divergence": "stop"}, {"target": "y"}, {"task": "regression"},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_every_field_that_can_change_a_row_changes_the_id(change):
+    assert id_of(RunSpec(**{**SPEC.model_dump(), **change})) != id_of(SPEC)
+
+
+def test_all_shapes_are_one_experiment_at_depth_2():
+    shapes = ("rectangle", "trapezoid", "exponential", "wide_first_8x", "rectangle_residual")
+    ids = {id_of(RunSpec(dataset="digits", shape=s, size=1024, depth=2)) for s in shapes}
+    assert len(ids) == 1
+
+
+def test_explicit_widths_keep_of_the_shape_only_whether_there_are_skips():
+    def with_shape(shape):
+        return id_of(RunSpec(dataset="digits", shape=shape, widths=(5, 5, 10)))
+
+    assert with_shape("trapezoid") == with_shape("rectangle") != with_shape("rectangle_residual")
+
+
+def test_streams_are_reproducible_and_differ_by_name_repetition_experiment_and_root():
+    experiment = id_of(SPEC)
+
+    def draw(*key):
+        return identity.random_stream(*key).random(4).tobytes()
+
+    base = (experiment, 0, "init", 0)
+    assert draw(*base) == draw(*base)
+    others = [
+        (experiment, 0, "shuffle", 0),
+        (experiment, 1, "init", 0),
+        (experiment, 0, "init", 1),
+        (experiment[::-1], 0, "init", 0),
+    ]
+    assert len({draw(*base), *(draw(*other) for other in others)}) == 5
+
+
+def test_streams_use_all_words_of_the_id_before_the_root_seed():
+    experiment = "00000001000000020000000300000004"
+    expected = np.random.default_rng(np.random.SeedSequence([1, 2, 3, 4, 9, 2, 77]))
+    actual = identity.random_stream(experiment, 9, "shuffle", 77)
+    assert actual.random() == expected.random()
