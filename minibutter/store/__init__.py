@@ -1,0 +1,37 @@
+"""Results on the disk: two Parquet tables a sweep, written so that a kill costs no finished run.
+
+`schema` names the columns, `shards` writes and reads single files, `recovery` puts a directory in
+order after a kill, `manifest` says which sweep a directory belongs to, `tables` reads the results
+back and `summary` condenses the repetitions. No other room imports pyarrow.
+"""
+
+from minibutter.store.manifest import open_directory
+from minibutter.store.recovery import recover
+from minibutter.store.schema import (
+    EPOCHS_SCHEMA,
+    MEASURED_EPOCH_COLUMNS,
+    METRICS,
+    RUNS_SCHEMA,
+    SCHEMA_VERSION,
+)
+from minibutter.store.shards import ShardWriter, StoreError
+from minibutter.store.summary import summarize_epochs, summarize_experiments, write_summary
+from minibutter.store.tables import finished_runs, read_epochs, read_runs
+
+__all__ = [
+    "EPOCHS_SCHEMA",
+    "MEASURED_EPOCH_COLUMNS",
+    "METRICS",
+    "RUNS_SCHEMA",
+    "SCHEMA_VERSION",
+    "ShardWriter",
+    "StoreError",
+    "finished_runs",
+    "open_directory",
+    "read_epochs",
+    "read_runs",
+    "recover",
+    "summarize_epochs",
+    "summarize_experiments",
+    "write_summary",
+]

@@ -1,0 +1,187 @@
+"""The columns of the two tables: names, types, units and meaning, as explicit Arrow schemas.
+
+One row of `runs` is one run and one row of `epochs` is one epoch of one run; `run_id` joins them.
+Every field carries metadata that travels inside each Parquet file: a `description`, a `unit`
+where it has one, and its `kind`:
+
+* identity: what was asked for, or a key derived from it;
+* computed: follows from what was asked for, bitwise the same in every execution;
+* measured: durations and energies, the only results that may differ between two executions;
+* provenance: when, where and with which software a run was executed, and its error message.
+
+NaN and infinity are values: a diverged run is a result. Null means "not measured" or "not known",
+and only the fields inside `_or_null` may be null. Names and order of the metrics are BUTTER's.
+"""
+
+from functools import partial
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Raised when a column changes its name, type or meaning; written to every file and every run."""
+
+METRICS = (
+    "loss",
+    "accuracy",
+    "mean_squared_error",
+    "mean_absolute_error",
+    "root_mean_squared_error",
+    "mean_squared_logarithmic_error",
+    "hinge",
+    "squared_hinge",
+    "cosine_similarity",
+    "kullback_leibler_divergence",
+)
+
+STATUSES = ("failed", "stopped", "completed")
+"""Outcomes of a run, the one that says least first; a table keeps the best of two entries."""
+
+ENERGY_QUALITIES = ("unavailable", "measured_shared", "measured")
+"""What an energy is worth, the weakest first; `measured_shared` includes work of other ranks."""
+
+TEXT, FLAG = pa.string(), pa.bool_()
+INT32, INT64 = pa.int32(), pa.int64()
+FLOAT32, FLOAT64 = pa.float32(), pa.float64()
+WIDTHS = pa.list_(pa.field("element", INT32))  # The name that Parquet gives to elements.
+
+
+def _field(
+    kind: str, name: str, type_: pa.DataType, description: str, unit: str | None = None
+) -> pa.Field:
+    metadata = {"kind": kind, "description": description} | ({"unit": unit} if unit else {})
+    return pa.field(name, type_, nullable=False, metadata=metadata)
+
+
+_identity = partial(_field, "identity")
+_computed = partial(_field, "computed")
+_measured = partial(_field, "measured")
+_provenance = partial(_field, "provenance")
+
+
+def _or_null(field: pa.Field) -> pa.Field:
+    return field.with_nullable(True)
+
+
+def _metrics(prefix: str, where: str) -> list[pa.Field]:
+    return [_computed(f"{prefix}_{name}", FLOAT32, f"{name} {where}") for name in METRICS]
+
+
+def _energy(of: str) -> list[pa.Field]:
+    return [
+        _or_null(_measured("energy_j", FLOAT64, f"energy of processor and memory over {of}", "J")),
+        _or_null(_measured("energy_source", TEXT, "the counters that energy_j was read from")),
+        _measured("energy_quality", TEXT, f"one of {', '.join(ENERGY_QUALITIES)}"),
+        _or_null(_measured("energy_reason", TEXT, "why energy_j is null")),
+    ]
+
+
+_FILE_METADATA = {"minibutter_schema_version": str(SCHEMA_VERSION)}
+
+EPOCHS_SCHEMA = pa.schema(
+    [
+        _identity("run_id", TEXT, "the run that this epoch belongs to"),
+        _identity("epoch", INT32, "number of the epoch, from 1"),
+        *_metrics("train", "over the training rows as visited, while the weights moved"),
+        _computed("train_penalty", FLOAT32, "l1 and l2 penalty during the epoch, not in the loss"),
+        *_metrics("test", "over the test rows, after the epoch"),
+        _computed("test_penalty", FLOAT32, "l1 and l2 penalty after the epoch, not in the loss"),
+        *map(_or_null, _metrics("trained", "over the training rows, after the epoch, if asked")),
+        _measured("duration_s", FLOAT64, "wall-clock time of the epoch", "s"),
+        *_energy("the epoch"),
+    ],
+    metadata=_FILE_METADATA,
+)
+
+_KEYS = [
+    _identity("run_id", TEXT, "identifies the experiment and the repetition"),
+    _identity("experiment_id", TEXT, "identifies everything asked for but the repetition"),
+    _identity("repetition", INT32, "index of the repetition, from 0"),
+    _provenance("sweep", TEXT, "name of the sweep that the run was done for"),
+]
+
+_ASKED_FOR = [
+    _identity("dataset", TEXT, "name of the data set"),
+    _or_null(_identity("target", TEXT, "column to predict")),
+    _or_null(_identity("task_override", TEXT, "task to train for, where not the data set's own")),
+    _or_null(_identity("dataset_digest", TEXT, "hash of the content of a data file")),
+    _identity("shape", TEXT, "outline of the layer widths"),
+    _or_null(_identity("size", INT64, "trainable parameters to come near to")),
+    _identity("depth", INT32, "dense layers, the output layer included"),
+    _identity("activation", TEXT, "activation of the hidden layers"),
+    _identity("initializer", TEXT, "distribution of the initial weights"),
+    _identity("optimizer", TEXT, "update rule"),
+    _identity("learning_rate", FLOAT64, "step size of the optimizer"),
+    _identity("momentum", FLOAT64, "momentum of the optimizer"),
+    _identity("batch_size", INT32, "rows in one step", "rows"),
+    _identity("epochs", INT32, "passes over the training rows to do"),
+    _identity("l1", FLOAT64, "weight of the sum of absolute weights in the penalty"),
+    _identity("l2", FLOAT64, "weight of the sum of squared weights in the penalty"),
+    _identity("label_noise", FLOAT64, "fraction of training labels made wrong"),
+    _identity("test_split", FLOAT64, "fraction of the rows kept for testing"),
+    _identity("split_method", TEXT, "how rows are dealt to training and testing"),
+    _identity("dtype", TEXT, "floating-point type of data, weights and gradients"),
+    _identity("kernel", TEXT, "matrix-product kernel and its tiling"),
+    _identity("seed", INT64, "root of all random streams"),
+    _identity("evaluate_train", FLAG, "whether the columns trained_* are filled"),
+    _identity("on_divergence", TEXT, "what happens once the loss is not finite"),
+]
+
+_FACTS = [
+    _or_null(_computed("task", TEXT, "what is predicted: a number, a class, one of two")),
+    _or_null(_computed("widths", WIDTHS, "units of each layer, the output included")),
+    _or_null(_computed("num_parameters", INT64, "trainable parameters, weights and biases")),
+    _or_null(_computed("n_inputs", INT32, "columns of the encoded data")),
+    _or_null(_computed("n_outputs", INT32, "columns of the encoded targets")),
+    _or_null(_computed("n_train", INT32, "training rows", "rows")),
+    _or_null(_computed("n_test", INT32, "test rows", "rows")),
+]
+
+_OUTCOME = [
+    _computed("status", TEXT, f"one of {', '.join(STATUSES)}"),
+    _or_null(_computed("diverged", FLAG, "whether the loss left the finite numbers")),
+    _or_null(_computed("diverged_epoch", INT32, "first epoch whose loss was not finite")),
+    _computed("epochs_completed", INT32, "rows of the run in the table of epochs"),
+    _or_null(_provenance("error", TEXT, "why the run failed")),
+    _or_null(_measured("duration_s", FLOAT64, "wall-clock time of all epochs", "s")),
+    *map(_or_null, _energy("all epochs")),
+]
+
+_ORIGIN = [
+    _provenance("started_at", pa.timestamp("us", tz="UTC"), "start of the run, in UTC"),
+    _provenance("hostname", TEXT, "machine"),
+    _provenance("cpu_model", TEXT, "processor"),
+    _provenance("platform", TEXT, "operating system"),
+    _provenance("python_version", TEXT, "version of Python"),
+    _provenance("minibutter_version", TEXT, "version of minibutter"),
+    _or_null(_provenance("git_commit", TEXT, "commit of minibutter, in a checkout")),
+    _provenance("numpy_version", TEXT, "version of NumPy"),
+    _provenance("numba_version", TEXT, "version of Numba"),
+    _provenance("llvmlite_version", TEXT, "version of llvmlite"),
+    _or_null(_provenance("data_source", TEXT, "where the data came from")),
+    _or_null(_provenance("data_sha256", TEXT, "SHA-256 of the data as fetched")),
+    _provenance("rank", INT32, "MPI rank that did the run"),
+    _provenance("n_ranks", INT32, "MPI ranks of the job"),
+    _provenance("schema_version", INT32, "version of these columns"),
+]
+
+RUNS_SCHEMA = pa.schema(
+    [*_KEYS, *_ASKED_FOR, *_FACTS, *_OUTCOME, *_ORIGIN], metadata=_FILE_METADATA
+)
+
+EXPERIMENT_COLUMNS = tuple(field.name for field in [*_ASKED_FOR, *_FACTS])
+"""Columns of `runs` that are the same for all repetitions of an experiment."""
+
+
+def columns_of_kind(schema: pa.Schema, kind: str) -> tuple[str, ...]:
+    """Names of the columns of one kind, in the order of the schema.
+
+    Parameters
+    ----------
+    schema : `RUNS_SCHEMA` or `EPOCHS_SCHEMA`.
+    kind : "identity", "computed", "measured" or "provenance".
+    """
+    return tuple(field.name for field in schema if field.metadata[b"kind"] == kind.encode())
+
+
+MEASURED_EPOCH_COLUMNS = columns_of_kind(EPOCHS_SCHEMA, "measured")
+"""Columns to leave out when two executions of the same runs are compared bit for bit."""

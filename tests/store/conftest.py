@@ -1,0 +1,140 @@
+"""Rows as the room `runs` would hand them over: made here so that no test needs to train."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from minibutter.store import METRICS, SCHEMA_VERSION, ShardWriter
+
+
+@pytest.fixture(scope="session")
+def make_run():
+    """A function: a completed run; keyword arguments replace columns."""
+
+    def make(run_id="r0", experiment_id="e0", repetition=0, epochs=3, **columns):
+        run = {
+            "run_id": run_id,
+            "experiment_id": experiment_id,
+            "repetition": repetition,
+            "sweep": "first look",
+            "dataset": "iris",
+            "target": None,
+            "task_override": None,
+            "dataset_digest": None,
+            "shape": "rectangle",
+            "size": 512,
+            "depth": 3,
+            "activation": "relu",
+            "initializer": "glorot_uniform",
+            "optimizer": "adam",
+            "learning_rate": 1e-4,
+            "momentum": 0.0,
+            "batch_size": 256,
+            "epochs": epochs,
+            "l1": 0.0,
+            "l2": 0.0,
+            "label_noise": 0.0,
+            "test_split": 0.2,
+            "split_method": "shuffled",
+            "dtype": "float32",
+            "kernel": "tiled",
+            "seed": 0,
+            "evaluate_train": False,
+            "on_divergence": "continue",
+            "task": "classification",
+            "widths": [18, 18, 3],
+            "num_parameters": 489,
+            "n_inputs": 4,
+            "n_outputs": 3,
+            "n_train": 120,
+            "n_test": 30,
+            "status": "completed",
+            "diverged": False,
+            "diverged_epoch": None,
+            "epochs_completed": epochs,
+            "error": None,
+            "duration_s": 0.5,
+            "energy_j": 12.25,
+            "energy_source": "powercap:package",
+            "energy_quality": "measured",
+            "energy_reason": None,
+            "started_at": datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
+            "hostname": "node-1",
+            "cpu_model": "a processor",
+            "platform": "Linux",
+            "python_version": "3.11.7",
+            "minibutter_version": "0.1.0",
+            "git_commit": None,
+            "numpy_version": "2.4.6",
+            "numba_version": "0.61",
+            "llvmlite_version": "0.44",
+            "data_source": "scikit-learn",
+            "data_sha256": None,
+            "rank": 0,
+            "n_ranks": 1,
+            "schema_version": SCHEMA_VERSION,
+        }
+        return run | columns
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_epochs():
+    """A function: smooth noisy curves of one run; keyword arguments replace columns."""
+
+    def make(n=3, seed=0, **columns):
+        rng = np.random.default_rng(seed)
+        n_test, n_classes = 980, 7
+        epoch = np.arange(1, n + 1)
+
+        def curve(start, end, noise):
+            decay = np.exp(-epoch / (0.1 * n + 1) * rng.uniform(0.5, 2))
+            return (end + (start - end) * decay) * (1 + noise * rng.standard_normal(n))
+
+        epochs = {"epoch": epoch.astype(np.int32)}
+        # The wine-quality curves of BUTTER move by about as much from one epoch to the next.
+        for side, noise in (("train", 0.001), ("test", 0.005)):
+            mse, mae = curve(0.12, 0.08, noise), curve(0.24, 0.15, noise)
+            loss = curve(1.9, 0.8, noise)
+            correct = np.rint(n_test * (1 - curve(0.8, 0.3, noise)))
+            values = {
+                "loss": loss,
+                "accuracy": correct / n_test,
+                "mean_squared_error": mse,
+                "mean_absolute_error": mae,
+                "root_mean_squared_error": np.sqrt(mse),
+                "mean_squared_logarithmic_error": curve(0.06, 0.04, noise),
+                "hinge": mae + 1 - 1 / n_classes,
+                "squared_hinge": mse + mae + 1 - 1 / n_classes,
+                "cosine_similarity": curve(0.4, 0.7, noise),
+                "kullback_leibler_divergence": loss - 8e-6,
+            }
+            epochs |= {f"{side}_{name}": values[name].astype(np.float32) for name in METRICS}
+            epochs[f"{side}_penalty"] = np.zeros(n, np.float32)
+        duration_s = 0.05 * (1 + 0.02 * rng.standard_normal(n))
+        epochs |= {f"trained_{name}": None for name in METRICS}
+        epochs |= {
+            "duration_s": duration_s,
+            "energy_j": np.rint(duration_s * 80e6 * (1 + 0.01 * rng.standard_normal(n))) / 1e6,
+            "energy_source": ["powercap:package"] * n,
+            "energy_quality": ["measured"] * n,
+            "energy_reason": None,
+        }
+        return epochs | columns
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def store_runs(make_run, make_epochs):
+    """A function: write runs of the given ids, three epochs each, into one shard."""
+
+    def store(directory, *run_ids, **columns):
+        with ShardWriter(directory, "rank0", interval_s=1e9) as writer:
+            for run_id in run_ids:
+                run = make_run(run_id, **columns)
+                writer.add(run, make_epochs(3, seed=sum(run_id.encode())))
+
+    return store

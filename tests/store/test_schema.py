@@ -1,0 +1,61 @@
+import pyarrow as pa
+import pytest
+
+from minibutter.store.schema import (
+    EPOCHS_SCHEMA,
+    EXPERIMENT_COLUMNS,
+    MEASURED_EPOCH_COLUMNS,
+    METRICS,
+    RUNS_SCHEMA,
+    columns_of_kind,
+)
+
+FIELDS = [*RUNS_SCHEMA, *EPOCHS_SCHEMA]
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_every_column_says_its_kind_and_meaning_in_one_line(field):
+    assert field.metadata[b"kind"] in (b"identity", b"computed", b"measured", b"provenance")
+    description = field.metadata[b"description"].decode()
+    assert description
+    assert "\n" not in description
+    assert len(description) <= 100
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_unit_of_a_measured_column_is_the_suffix_of_its_name(field):
+    suffix = {b"s": "_s", b"J": "_j"}.get(field.metadata.get(b"unit"))
+    is_quantity = field.metadata[b"kind"] == b"measured" and pa.types.is_floating(field.type)
+    assert is_quantity == (suffix is not None)
+    assert suffix is None or field.name.endswith(suffix)
+
+
+def test_metrics_stand_in_the_order_of_butter_for_both_sides():
+    names = EPOCHS_SCHEMA.names
+    assert METRICS[0] == "loss"
+    assert METRICS[-1] == "kullback_leibler_divergence"
+    for side in ("train", "test", "trained"):
+        start = names.index(f"{side}_loss")
+        assert names[start : start + 10] == [f"{side}_{metric}" for metric in METRICS]
+
+
+def test_only_durations_and_energies_may_differ_between_executions():
+    assert MEASURED_EPOCH_COLUMNS == (
+        "duration_s",
+        "energy_j",
+        "energy_source",
+        "energy_quality",
+        "energy_reason",
+    )
+
+
+def test_only_what_may_be_unknown_is_nullable_in_epochs():
+    nullable = {field.name for field in EPOCHS_SCHEMA if field.nullable}
+    trained = {f"trained_{metric}" for metric in METRICS}
+    assert nullable == trained | {"energy_j", "energy_source", "energy_reason"}
+
+
+def test_an_experiment_is_described_by_what_was_asked_for_without_keys():
+    asked_for = set(columns_of_kind(RUNS_SCHEMA, "identity"))
+    assert asked_for - set(EXPERIMENT_COLUMNS) == {"run_id", "experiment_id", "repetition"}
+    assert {"widths", "num_parameters", "task"} <= set(EXPERIMENT_COLUMNS)

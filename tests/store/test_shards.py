@@ -1,0 +1,278 @@
+import errno
+import os
+import socket
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from minibutter.store import EPOCHS_SCHEMA, METRICS, RUNS_SCHEMA, ShardWriter, shards
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def only_file(folder):
+    (path,) = folder.glob("*.parquet")
+    return path
+
+
+def read_only_shard(directory, table):
+    return pq.read_table(only_file(directory / table))
+
+
+def same_bits(actual, expected):
+    width = f"u{np.asarray(expected).dtype.itemsize}"
+    return np.array_equal(np.asarray(actual).view(width), np.asarray(expected).view(width))
+
+
+def test_run_and_epochs_return_as_they_were_added(tmp_path, make_run, make_epochs):
+    run, epochs = make_run("r0", epochs=5), make_epochs(5)
+    with ShardWriter(tmp_path, "rank0") as writer:
+        writer.add(run, epochs)
+    runs_table = read_only_shard(tmp_path, "runs")
+    epochs_table = read_only_shard(tmp_path, "epochs")
+    assert runs_table.schema.equals(RUNS_SCHEMA, check_metadata=True)
+    assert epochs_table.schema.equals(EPOCHS_SCHEMA, check_metadata=True)
+    assert runs_table.to_pylist() == [run]
+    assert epochs_table["run_id"].to_pylist() == ["r0"] * 5
+    for name, values in epochs.items():
+        expected = [None] * 5 if values is None else list(values)
+        assert epochs_table[name].to_pylist() == expected
+
+
+def test_nan_infinity_and_null_stay_apart_bit_for_bit(tmp_path, make_run, make_epochs):
+    # A quiet NaN of negative sign and with a payload: nobody may tidy it up.
+    odd_nan = np.array([0xFFC01234], np.uint32).view(np.float32)[0]
+    values = np.array([np.nan, np.inf, -np.inf, -0.0, odd_nan, 1e-45], np.float32)
+    columns = {
+        "test_loss": values,
+        "trained_loss": [float("nan"), None, float("inf"), 1.5, None, float("-inf")],
+        "trained_hinge": values,
+        "energy_j": [None, 2.5, 2.5, 2.5, 2.5, 2.5],
+        "energy_source": [None] + ["powercap:package"] * 5,
+        "energy_quality": ["unavailable"] + ["measured"] * 5,
+        "energy_reason": ["too short"] + [None] * 5,
+    }
+    with ShardWriter(tmp_path, "rank0") as writer:
+        writer.add(make_run(epochs=6), make_epochs(6, **columns))
+    table = read_only_shard(tmp_path, "epochs")
+    assert same_bits(table["test_loss"], values)
+    assert same_bits(table["trained_hinge"], values)
+    assert table["trained_hinge"].null_count == 0
+    assert table["trained_loss"].is_valid().to_pylist() == [True, False, True, True, False, True]
+    assert np.isnan(table["trained_loss"][0].as_py())
+    assert table["energy_j"].to_pylist() == columns["energy_j"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    curves=arrays(np.uint32, st.tuples(st.just(20), st.integers(0, 40))),
+    data=st.data(),
+)
+def test_any_bits_survive_the_disk(tmp_path_factory, make_run, make_epochs, curves, data):
+    n = curves.shape[1]
+    metrics = [f"{side}_{metric}" for side in ("train", "test") for metric in METRICS]
+    columns = {name: bits.view(np.float32) for name, bits in zip(metrics, curves, strict=True)}
+    columns["duration_s"] = data.draw(arrays(np.float64, n))
+    directory = tmp_path_factory.mktemp("sweep")
+    with ShardWriter(directory, "rank0") as writer:
+        writer.add(make_run(epochs=n), make_epochs(n, **columns))
+    table = read_only_shard(directory, "epochs")
+    for name, expected in columns.items():
+        assert same_bits(table[name], expected)
+
+
+def test_epoch_row_takes_at_most_62_bytes(tmp_path, make_run, make_epochs):
+    with ShardWriter(tmp_path, "rank0") as writer:
+        for i in range(8):
+            writer.add(make_run(f"{i:032x}", epochs=3000), make_epochs(3000, seed=i))
+    bytes_per_row = only_file(tmp_path / "epochs").stat().st_size / (8 * 3000)
+    print(f"{bytes_per_row:.1f} bytes an epoch row")
+    assert bytes_per_row <= 62
+
+
+def test_floats_without_nulls_are_split_and_nullable_floats_are_not(tmp_path, store_runs):
+    store_runs(tmp_path, "r0")
+    metadata = pq.ParquetFile(only_file(tmp_path / "epochs")).metadata.row_group(0)
+    columns = [metadata.column(i) for i in range(metadata.num_columns)]
+    encodings = {column.path_in_schema: column.encodings for column in columns}
+    for field in EPOCHS_SCHEMA:
+        if str(field.type) in ("float", "double"):
+            assert ("BYTE_STREAM_SPLIT" in encodings[field.name]) == (not field.nullable)
+    assert {column.compression for column in columns} == {"ZSTD"}
+
+
+def test_failed_run_needs_no_epochs(tmp_path, make_run):
+    run = make_run(
+        epochs_completed=0,
+        status="failed",
+        error="size 32 is unreachable",
+        widths=None,
+        diverged=None,
+        duration_s=None,
+        energy_j=None,
+        energy_source=None,
+        energy_quality=None,
+    )
+    with ShardWriter(tmp_path, "rank0") as writer:
+        writer.add(run)
+    assert read_only_shard(tmp_path, "runs").to_pylist() == [run]
+    assert len(pd.read_parquet(tmp_path / "epochs")) == 0
+
+
+def test_short_runs_share_a_shard_and_a_long_run_is_written_at_once(
+    tmp_path, make_run, make_epochs
+):
+    clock = Clock()
+    count = lambda: len(list((tmp_path / "runs").glob("*.parquet")))  # noqa: E731
+    with ShardWriter(tmp_path, "rank0", interval_s=10.0, clock=clock) as writer:
+        for i in range(4):
+            clock.now_s += 3.0
+            writer.add(make_run(f"short{i}"), make_epochs())
+        assert count() == 1  # The fourth came after 12 s.
+        clock.now_s += 3600.0
+        writer.add(make_run("long"), make_epochs())
+        assert count() == 2
+        writer.add(make_run("last"), make_epochs())
+        assert count() == 2
+        clock.now_s += 11.0
+        writer.flush_if_due()
+        assert count() == 3
+        writer.flush()
+        assert count() == 3  # Nothing to write, no file.
+    shards_in_order = sorted((tmp_path / "runs").glob("*.parquet"))
+    assert [len(pq.read_table(path)) for path in shards_in_order] == [4, 1, 1]
+
+
+def test_many_epochs_close_a_shard_before_the_time(tmp_path, make_run, make_epochs, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_BUFFERED_EPOCHS", 6)
+    writer = ShardWriter(tmp_path, "rank0", interval_s=1e9)
+    writer.add(make_run("r0"), make_epochs())
+    assert not list((tmp_path / "runs").glob("*.parquet"))
+    writer.add(make_run("r1"), make_epochs())
+    assert len(read_only_shard(tmp_path, "runs")) == 2
+
+
+def test_exception_in_the_block_keeps_the_runs_finished_before(tmp_path, make_run, make_epochs):
+    with suppress(ZeroDivisionError), ShardWriter(tmp_path, "rank0") as writer:
+        writer.add(make_run(), make_epochs())
+        raise ZeroDivisionError
+    assert len(read_only_shard(tmp_path, "runs")) == 1
+
+
+def test_shard_name_says_who_wrote_it(tmp_path, store_runs, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "login-node-3.site")
+    store_runs(tmp_path, "r0")
+    path = only_file(tmp_path / "runs")
+    assert path.name.startswith(f"part-rank0-login-node-3.site-{os.getpid()}-")
+    assert shards.Shard(tmp_path, path.stem).owner() == ("login-node-3.site", os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "unknown: \\['colour'\\]"),
+        ({"status": "ready"}, "status is 'ready'"),
+        ({"status": "failed"}, "'error'"),
+        ({"dataset": None}, "'dataset' has nulls"),
+        ({"depth": 2.5}, "'depth' must be int32"),
+        ({"depth": 2**40}, "'depth' must be int32"),
+        ({"dataset": 7}, "'dataset' must be string"),
+        ({"started_at": datetime(2026, 1, 1)}, "time zone"),
+        ({"schema_version": 0}, "schema_version is 0"),
+        ({"energy_quality": "guessed"}, "energy_quality must be one of"),
+        ({"energy_j": None}, "energy must either"),
+        ({"energy_quality": "unavailable"}, "energy must either"),
+        ({"epochs_completed": 4}, "has 3 values; the run has 4"),
+    ],
+)
+def test_wrong_run_is_refused(tmp_path, make_run, make_epochs, change, message):
+    writer = ShardWriter(tmp_path, "rank0")
+    with pytest.raises((TypeError, ValueError), match=message):
+        writer.add(make_run(**change), make_epochs())
+    writer.flush()
+    assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trian_loss": [1, 2, 3]}, "unknown: \\['trian_loss'\\]"),
+        ({"run_id": ["a", "b", "c"]}, "unknown: \\['run_id'\\]"),
+        ({"epoch": [0, 1, 2]}, "count 1, 2"),
+        ({"test_loss": [1.0, 2.0]}, "has 2 values; the run has 3"),
+        ({"test_loss": [1.0, None, 2.0]}, "'test_loss' has nulls"),
+        ({"test_loss": None}, "'test_loss' has nulls"),
+        ({"energy_j": [1.0, None, 1.0]}, "energy must either"),
+        ({"energy_quality": ["measured", "guessed", "measured"]}, "energy_quality must be one of"),
+    ],
+)
+def test_wrong_epochs_are_refused(tmp_path, make_run, make_epochs, change, message):
+    writer = ShardWriter(tmp_path, "rank0")
+    with pytest.raises((TypeError, ValueError), match=message):
+        writer.add(make_run(), make_epochs(**change))
+
+
+def test_missing_column_is_refused(tmp_path, make_run, make_epochs):
+    writer = ShardWriter(tmp_path, "rank0")
+    run, epochs = make_run(), make_epochs()
+    del run["kernel"], epochs["test_hinge"]
+    with pytest.raises(ValueError, match="columns missing: \\['kernel'\\]"):
+        writer.add(run, make_epochs())
+    with pytest.raises(ValueError, match="columns missing: \\['test_hinge'\\]"):
+        writer.add(make_run(), epochs)
+
+
+@pytest.mark.parametrize("failing_call", [1, 2])
+def test_full_disk_leaves_nothing_half_written_and_keeps_the_runs(
+    tmp_path, make_run, make_epochs, monkeypatch, failing_call
+):
+    """The first rename (of epochs) or the second (of runs) fails once; the next flush succeeds."""
+    n_calls = 0
+
+    def replace(self, target, real=Path.replace):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == failing_call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    writer = ShardWriter(tmp_path, "rank0", interval_s=1e9)
+    writer.add(make_run(), make_epochs())
+    with pytest.raises(OSError, match="No space"):
+        writer.flush()
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    writer.flush()
+    assert len(read_only_shard(tmp_path, "runs")) == 1
+    assert len(read_only_shard(tmp_path, "epochs")) == 3
+
+
+def test_writer_does_not_mind_that_another_rank_finished_its_commit(
+    tmp_path, make_run, make_epochs, monkeypatch
+):
+    def replace(self, target, real=Path.replace):
+        if self.parent.name == "runs":
+            real(self, target)  # Somebody recovers the directory at this very moment.
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with ShardWriter(tmp_path, "rank0") as writer:
+        writer.add(make_run(), make_epochs())
+    assert len(read_only_shard(tmp_path, "runs")) == 1
+    assert len(read_only_shard(tmp_path, "epochs")) == 3
