@@ -1,0 +1,84 @@
+"""Where a number came from: versions, processor, host and source revision, once per process."""
+
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import minibutter
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What may change a result between two machines; columns of the `runs` table.
+
+    Attributes
+    ----------
+    git_commit : revision of a source checkout, with "-dirty" when files differ from it; None for
+        an installed package.
+    """
+
+    hostname: str
+    cpu_model: str
+    platform: str
+    python_version: str
+    minibutter_version: str
+    git_commit: str | None
+    numpy_version: str
+    numba_version: str
+    llvmlite_version: str
+
+    def columns(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+@cache
+def read_provenance() -> Provenance:
+    """Describe this process's machine and software."""
+    return Provenance(
+        hostname=platform.node(),
+        cpu_model=_cpu_model(),
+        platform=platform.platform(),
+        python_version=platform.python_version(),
+        minibutter_version=minibutter.__version__,
+        git_commit=_git_commit(),
+        numpy_version=metadata.version("numpy"),
+        numba_version=metadata.version("numba"),
+        llvmlite_version=metadata.version("llvmlite"),
+    )
+
+
+def _cpu_model() -> str:
+    """Model name from /proc/cpuinfo (x86) or what the platform module knows (elsewhere)."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """Revision of the checkout that this package runs from, if it runs from one.
+
+    Only a repository whose top level is the package's parent folder counts: an environment
+    inside somebody else's repository must not lend its revision.
+    """
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        described = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, env=environment, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

@@ -1,0 +1,405 @@
+"""One run, from its specification to its rows: the only place where all rooms meet.
+
+`plan_experiments` turns a sweep into experiments with ids, networks and whatever stands in their
+way; `execute` trains one repetition and returns what the store keeps. No MPI here, no printing: the
+same call serves one process and a thousand ranks.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minibutter import datasets, store
+from minibutter.datasets import Dataset, DatasetError, DatasetInfo
+from minibutter.energy import Energy, Meter
+from minibutter.nn.kernels.metrics import METRICS
+from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
+from minibutter.nn.shapes import SHAPES, find_outline
+from minibutter.nn.training import OPTIMIZERS, EpochRow, Trainer, TrainingData, make_optimizer
+from minibutter.provenance import Provenance
+from minibutter.sweeps import identity
+from minibutter.sweeps.spec import Checks, RunSpec, Sweep, SweepError
+
+KERNELS: tuple[str, ...] = ("naive",)
+
+BUTTER_BATCH_SIZE = 256
+
+
+def _one_of(known: Any) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if value not in known:
+            raise ValueError(f"unknown; it must be one of {', '.join(known)}")
+
+    return check
+
+
+CHECKS: Checks = {
+    "dataset": lambda reference: datasets.check_reference(str(reference)),
+    "shape": _one_of(SHAPES),
+    "activation": _one_of(ACTIVATIONS),
+    "initializer": _one_of(INITIALIZERS),
+    "optimizer": _one_of(OPTIMIZERS),
+    "kernel": _one_of(KERNELS),
+}
+"""What the other rooms know about the keys of a specification."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A specification with its identity and the network that it means.
+
+    Attributes
+    ----------
+    experiment_id : 128-bit hash of the canonical content.
+    spec : as it was asked for.
+    repetitions : runs wanted, numbered from 0.
+    info : dimensions of the data set; None where it cannot be read.
+    network : None where there can be none.
+    n_train, n_test : rows after the split; None without `info`.
+    problem : why no run can be done, with the remedy; None when all is well.
+    """
+
+    experiment_id: str
+    spec: RunSpec
+    repetitions: int
+    info: DatasetInfo | None
+    network: Network | None
+    n_train: int | None
+    n_test: int | None
+    problem: str | None
+
+    @property
+    def title(self) -> str:
+        """The experiment in a few words, for people."""
+        spec = self.spec
+        outline = (
+            f"{spec.shape} {spec.size} depth {spec.depth}"
+            if spec.widths is None
+            else "-".join(map(str, spec.widths))
+        )
+        return f"{spec.dataset} {outline}"
+
+    @property
+    def flops_per_epoch(self) -> float:
+        """Rough work of an epoch: 6 flops a parameter and training row, 2 a test row."""
+        if self.network is None:
+            return 0.0
+        return self.network.num_parameters * (6.0 * self.n_train + 2.0 * self.n_test)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What the store keeps of one run.
+
+    Attributes
+    ----------
+    run : columns of the `runs` table, one value each.
+    epochs : columns of the `epochs` table, one array each, one entry an epoch.
+    """
+
+    run: dict[str, Any]
+    epochs: dict[str, Any]
+
+
+def plan_experiments(sweep: Sweep, data_dir: Path | None = None) -> list[Experiment]:
+    """Give every experiment of a sweep its identity and its network; nothing is trained.
+
+    The same experiment asked for twice is listed once, with the larger number of repetitions.
+
+    Parameters
+    ----------
+    sweep : from `minibutter.sweeps.spec`.
+    data_dir : where local data sets lie; only files are read, registered sets are known.
+    """
+    planned: dict[str, Experiment] = {}
+    for spec, repetitions in sweep.experiments:
+        experiment = plan_experiment(spec, repetitions, data_dir)
+        before = planned.get(experiment.experiment_id)
+        if before is None or before.repetitions < repetitions:
+            planned[experiment.experiment_id] = experiment
+    return list(planned.values())
+
+
+def plan_experiment(
+    spec: RunSpec, repetitions: int = 1, data_dir: Path | None = None
+) -> Experiment:
+    """Identity and network of one specification; what stands in the way is kept as `problem`.
+
+    Raises
+    ------
+    SweepError
+        If a value names something that no room knows.
+    """
+    for key, check in CHECKS.items():
+        try:
+            check(getattr(spec, key))
+        except ValueError as error:
+            raise SweepError(f"{key} = {getattr(spec, key)!r}: {error}") from None
+    info = network = n_train = n_test = problem = None
+    try:
+        info = _describe(spec.dataset, spec.target, spec.task, data_dir)
+        n_train, n_test = datasets.split_sizes(info.n_rows, spec.test_split, spec.split_method)
+        network = _build_network(spec, info)
+        _check_batch_size(spec, info, n_train)
+    except ValueError as error:
+        problem = str(error)
+    content = spec.canonical() | {
+        "dataset": datasets.canonical_reference(spec.dataset),
+        "dataset_digest": info.digest if info else None,
+    }
+    return Experiment(
+        experiment_id=identity.experiment_id(content),
+        spec=spec,
+        repetitions=repetitions,
+        info=info,
+        network=network,
+        n_train=n_train,
+        n_test=n_test,
+        problem=problem,
+    )
+
+
+@lru_cache(maxsize=256)
+def _describe(
+    reference: str, target: str | None, task: str | None, data_dir: Path | None
+) -> DatasetInfo:
+    return datasets.describe(reference, target=target, task=task, data_dir=data_dir)
+
+
+@lru_cache(maxsize=16)
+def _load(reference: str, target: str | None, task: str | None, data_dir: Path | None) -> Dataset:
+    """Encoded data, kept for the runs that follow; all 13 BUTTER sets take 0.4 GB."""
+    return datasets.load(reference, target=target, task=task, data_dir=data_dir)
+
+
+def _build_network(spec: RunSpec, info: DatasetInfo) -> Network:
+    if spec.widths is not None:
+        widths = spec.widths
+        if widths[-1] != info.n_outputs:
+            raise ValueError(
+                f"widths end with {widths[-1]}, but {info.name} has {info.n_outputs} outputs; "
+                f"the output layer is listed too, so the last width must be {info.n_outputs}"
+            )
+    else:
+        outline = find_outline(spec.shape, spec.size, spec.depth, info.n_inputs, info.n_outputs)
+        widths = outline.widths
+    return Network(
+        n_inputs=info.n_inputs,
+        widths=widths,
+        task=info.task,
+        activation=spec.activation,
+        shape=spec.shape,
+        dtype=spec.dtype,
+    )
+
+
+def _check_batch_size(spec: RunSpec, info: DatasetInfo, n_train: int) -> None:
+    """A batch is at most the training set, except that BUTTER's own 256 may be: Keras then takes
+    all rows in one step, and so was 505_tecator with its 192 training rows trained."""
+    if spec.batch_size > n_train and spec.batch_size != BUTTER_BATCH_SIZE:
+        raise ValueError(
+            f"batch_size is {spec.batch_size}, but {info.name} has {n_train} training rows; "
+            f"it must be between 1 and {n_train}"
+        )
+
+
+def execute(
+    experiment: Experiment,
+    repetition: int,
+    *,
+    meter: Meter,
+    provenance: Provenance,
+    sweep: str,
+    data_dir: Path | None = None,
+    rank: int = 0,
+    n_ranks: int = 1,
+    on_epoch: Callable[[int, EpochRow], None] | None = None,
+) -> RunResult:
+    """Train one repetition to its end; what its user can mend becomes a failed result.
+
+    Parameters
+    ----------
+    experiment : from `plan_experiments`.
+    repetition : number, from 0.
+    meter : read around every epoch.
+    provenance : of this process.
+    sweep : name, for the record.
+    data_dir : where local data sets lie.
+    rank, n_ranks : for the record; they do not change a number.
+    on_epoch : called after every epoch with its number, from 1, and its row.
+
+    Raises
+    ------
+    Exception
+        Whatever is not foreseen: a bug of ours must not look like a result.
+    """
+    started_at = datetime.now(UTC)
+    run = _identity_columns(experiment, repetition, sweep) | provenance.columns()
+    run |= {"started_at": started_at, "rank": rank, "n_ranks": n_ranks}
+    run["schema_version"] = store.SCHEMA_VERSION
+    try:
+        if experiment.problem is not None:
+            raise ValueError(experiment.problem)
+        spec = experiment.spec
+        dataset = _load(spec.dataset, spec.target, spec.task, data_dir)
+        trainer = _prepare(experiment, repetition, dataset)
+    except (DatasetError, ValueError, MemoryError) as error:
+        return RunResult(run | _failure(error), _EpochColumns().columns())
+    run |= {"data_source": dataset.source, "data_sha256": dataset.sha256}
+
+    columns = _EpochColumns()
+    diverged_epoch = None
+    # Readings between the ends keep count of wraps, so that a run may take any time.
+    readings, started_s = [meter.read()], time.perf_counter()
+    for epoch in range(1, spec.epochs + 1):
+        before, begun_s = meter.read(), time.perf_counter()
+        row = trainer.run_epoch()
+        epoch_duration_s, after = time.perf_counter() - begun_s, meter.read()
+        readings.append(after)
+        columns.add(epoch, row, epoch_duration_s, meter.between(before, after))
+        if on_epoch is not None:
+            on_epoch(epoch, row)
+        if not row.is_finite and diverged_epoch is None:
+            diverged_epoch = epoch
+        if diverged_epoch is not None and spec.on_divergence == "stop":
+            break
+    readings.append(meter.read())
+    duration_s, total = time.perf_counter() - started_s, meter.along(readings)
+    completed = columns.epochs_completed
+    outcome = {
+        "status": "completed" if completed == spec.epochs else "stopped",
+        "diverged": diverged_epoch is not None,
+        "diverged_epoch": diverged_epoch,
+        "epochs_completed": completed,
+        "error": None,
+        "duration_s": duration_s,
+        **_energy_columns(total),
+    }
+    return RunResult(run | outcome, columns.columns())
+
+
+def _prepare(experiment: Experiment, repetition: int, dataset: Dataset) -> Trainer:
+    """Split, spoil labels, draw the first weights: everything random, each from its own stream."""
+    spec, network = experiment.spec, experiment.network
+
+    def stream(name: str) -> np.random.Generator:
+        return identity.random_stream(experiment.experiment_id, repetition, name, spec.seed)
+
+    train, test = datasets.split_dataset(
+        dataset.info.n_rows, spec.test_split, spec.split_method, stream("split")
+    )
+    y_train = dataset.y[train]
+    if spec.label_noise > 0:
+        y_train = datasets.add_label_noise(
+            y_train, dataset.info.task, spec.label_noise, stream("label_noise")
+        )
+
+    def as_network_type(rows: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(rows, dtype=spec.dtype)
+
+    return Trainer(
+        network,
+        network.initial_parameters(spec.initializer, stream("init")),
+        make_optimizer(spec.optimizer, spec.learning_rate, spec.momentum),
+        TrainingData(
+            x_train=as_network_type(dataset.x[train]),
+            y_train=as_network_type(y_train),
+            x_test=as_network_type(dataset.x[test]),
+            y_test=as_network_type(dataset.y[test]),
+        ),
+        batch_size=min(spec.batch_size, len(train)),
+        shuffle=stream("shuffle"),
+        l1=spec.l1,
+        l2=spec.l2,
+        evaluate_train=spec.evaluate_train,
+    )
+
+
+class _EpochColumns:
+    """The epochs of a run as they come in, column by column."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, EpochRow, float, Energy]] = []
+
+    def add(self, epoch: int, row: EpochRow, duration_s: float, energy: Energy) -> None:
+        self._rows.append((epoch, row, duration_s, energy))
+
+    @property
+    def epochs_completed(self) -> int:
+        return len(self._rows)
+
+    def columns(self) -> dict[str, Any]:
+        """The `epochs` table's columns; metrics in float32, as BUTTER published them."""
+        rows = self._rows
+        columns: dict[str, Any] = {"epoch": np.array([row[0] for row in rows], dtype=np.int32)}
+        for part in ("train", "test", "trained"):
+            vectors = [getattr(row[1], part) for row in rows]
+            is_measured = bool(vectors) and vectors[0] is not None
+            values = np.array(vectors, dtype=np.float32) if is_measured else None
+            # The penalty at the end of the epoch is the same for both sets: test_penalty.
+            names = METRICS if part == "trained" else (*METRICS, "penalty")
+            for position, name in enumerate(names):
+                column = values[:, position] if is_measured else [None] * len(rows)
+                columns[f"{part}_{name}"] = column
+        columns["duration_s"] = np.array([row[2] for row in rows], dtype=np.float64)
+        energies = [_energy_columns(row[3]) for row in rows]
+        for name in ("energy_j", "energy_source", "energy_quality", "energy_reason"):
+            columns[name] = [energy[name] for energy in energies]
+        return columns
+
+
+def _energy_columns(energy: Energy) -> dict[str, Any]:
+    return {
+        "energy_j": energy.energy_j,
+        "energy_source": energy.source,
+        "energy_quality": energy.quality,
+        "energy_reason": energy.reason,
+    }
+
+
+def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> dict[str, Any]:
+    """Everything about a run that is known before it starts."""
+    spec, info, network = experiment.spec, experiment.info, experiment.network
+    known = spec.model_dump(exclude={"widths", "task"})
+    return known | {
+        "run_id": identity.run_id(experiment.experiment_id, repetition),
+        "experiment_id": experiment.experiment_id,
+        "repetition": repetition,
+        "sweep": sweep,
+        "task_override": spec.task,
+        "depth": spec.depth if spec.widths is None else len(spec.widths),
+        "dataset_digest": info.digest if info else None,
+        "task": info.task if info else None,
+        "n_inputs": info.n_inputs if info else None,
+        "n_outputs": info.n_outputs if info else None,
+        "n_train": experiment.n_train,
+        "n_test": experiment.n_test,
+        "widths": list(network.widths) if network else None,
+        "num_parameters": network.num_parameters if network else None,
+        "data_source": None,
+        "data_sha256": None,
+    }
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    message = str(error) or type(error).__name__
+    if isinstance(error, MemoryError):
+        message = f"out of memory: {message}; run fewer ranks on this host, or a smaller network"
+    return {
+        "status": "failed",
+        "diverged": None,
+        "diverged_epoch": None,
+        "epochs_completed": 0,
+        "error": message,
+        "duration_s": None,
+        "energy_j": None,
+        "energy_source": None,
+        "energy_quality": "unavailable",
+        "energy_reason": "the run failed before its first epoch",
+    }

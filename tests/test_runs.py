@@ -1,0 +1,242 @@
+"""One run: what it does with its specification, and what it stores when it cannot."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from minibutter import runs, store
+from minibutter.energy import open_meter
+from minibutter.nn.kernels.metrics import METRICS
+from minibutter.provenance import read_provenance
+from minibutter.sweeps.spec import RunSpec, Sweep, SweepError
+
+IRIS = {"dataset": "iris", "size": 100, "depth": 3, "epochs": 3, "batch_size": 16}
+
+
+def plan(**changes):
+    values = IRIS | changes
+    return runs.plan_experiment(
+        RunSpec(**{key: value for key, value in values.items() if value is not None})
+    )
+
+
+def execute(experiment, repetition=0, **options):
+    with open_meter() as meter:
+        return runs.execute(
+            experiment,
+            repetition,
+            meter=meter,
+            provenance=read_provenance(),
+            sweep="test",
+            **options,
+        )
+
+
+def test_a_result_has_exactly_the_columns_of_the_store():
+    result = execute(plan())
+    assert set(result.run) == set(store.RUNS_SCHEMA.names)
+    assert set(result.epochs) == set(store.EPOCHS_SCHEMA.names) - {"run_id"}
+    assert result.run["status"] == "completed"
+    assert result.run["widths"] == list(plan().network.widths)
+    assert result.epochs["epoch"].tolist() == [1, 2, 3]
+
+
+def test_a_failed_result_has_the_same_columns():
+    result = execute(plan(size=10_000, depth=2, dataset="diabetes", batch_size=5000))
+    assert set(result.run) == set(store.RUNS_SCHEMA.names)
+    assert set(result.epochs) == set(store.EPOCHS_SCHEMA.names) - {"run_id"}
+    assert (result.run["status"], result.run["epochs_completed"]) == ("failed", 0)
+
+
+def test_the_same_run_twice_gives_the_same_bits_and_another_repetition_does_not():
+    experiment = plan(label_noise=0.2, l1=1e-4)
+    first, again, other = (execute(experiment, repetition) for repetition in (3, 3, 4))
+    for part in ("train", "test"):
+        for name in METRICS:
+            column = f"{part}_{name}"
+            assert first.epochs[column].tobytes() == again.epochs[column].tobytes()
+    assert first.epochs["test_loss"].tobytes() != other.epochs["test_loss"].tobytes()
+
+
+def test_the_rank_changes_provenance_and_nothing_else():
+    alone, third = execute(plan()), execute(plan(), rank=2, n_ranks=3)
+    assert alone.epochs["train_loss"].tobytes() == third.epochs["train_loss"].tobytes()
+    assert (third.run["rank"], third.run["n_ranks"]) == (2, 3)
+
+
+def test_metrics_are_stored_in_float32_whatever_the_precision_of_training():
+    for dtype in ("float32", "float64"):
+        assert execute(plan(dtype=dtype)).epochs["test_loss"].dtype == np.float32
+
+
+def test_end_of_epoch_training_metrics_are_null_unless_asked_for():
+    assert execute(plan()).epochs["trained_loss"] == [None] * 3
+    measured = execute(plan(evaluate_train=True)).epochs["trained_loss"]
+    assert np.isfinite(measured).all()
+
+
+def test_a_penalty_stands_apart_from_the_loss():
+    with_penalty = execute(plan(l2=0.5)).epochs
+    without = execute(plan()).epochs
+    assert (with_penalty["test_penalty"] > 0.1).all()
+    assert (without["test_penalty"] == 0).all()
+
+
+def test_a_diverged_run_is_recorded_to_its_end_or_stops_by_choice():
+    wild = {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 6}
+    goes_on = execute(plan(**wild))
+    assert goes_on.run["status"] == "completed"
+    assert goes_on.run["diverged"]
+    assert not np.isfinite(goes_on.epochs["test_loss"][-1])
+    stops = execute(plan(**wild, on_divergence="stop"))
+    assert stops.run["status"] == "stopped"
+    assert stops.run["epochs_completed"] == stops.run["diverged_epoch"] < 6
+    assert len(stops.epochs["epoch"]) == stops.run["epochs_completed"]
+
+
+def test_energy_is_a_number_with_a_source_or_null_with_a_reason():
+    result = execute(plan())
+    for energy, source, reason in zip(
+        [result.run["energy_j"], *result.epochs["energy_j"]],
+        [result.run["energy_source"], *result.epochs["energy_source"]],
+        [result.run["energy_reason"], *result.epochs["energy_reason"]],
+        strict=True,
+    ):
+        assert (energy is None) == (reason is not None)
+        assert (energy is None) == (source is None)
+        assert energy is None or energy > 0
+
+
+def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(tmp_path):
+    """A powercap tree in a folder, whose package draws 5 J between any two looks at the clock."""
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    (zone / "name").write_text("package-0\n")
+    (zone / "max_energy_range_uj").write_text("262143328850\n")
+    energy_uj = zone / "energy_uj"
+    energy_uj.write_text("0\n")
+    looks = itertools.count()
+
+    def clock():
+        look = next(looks)
+        energy_uj.write_text(f"{look * 5_000_000}\n")
+        return float(look)
+
+    with open_meter(tmp_path, clock=clock) as meter:
+        result = runs.execute(plan(), 0, meter=meter, provenance=read_provenance(), sweep="test")
+    assert result.epochs["energy_j"] == [5.0, 5.0, 5.0]
+    # One look before the first epoch, two for each of three epochs, one at the end.
+    assert result.run["energy_j"] == 7 * 5.0
+    assert result.run["energy_source"] == "powercap:package"
+    assert set(result.epochs["energy_quality"]) == {"measured"}
+    assert set(result.epochs["energy_reason"]) == {None}
+
+
+# ---------------------------------------------------------------------------------------------
+# Bad input
+
+
+def test_an_unknown_data_set_is_refused_with_the_nearest_name():
+    with pytest.raises(SweepError, match=r"dataset = 'iriss': .*did you mean 'iris'"):
+        plan(dataset="iriss")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("shape", "blob"), ("activation", "swish"), ("optimizer", "adagrad"), ("kernel", "magic")],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(key, value):
+    with pytest.raises(SweepError, match=f"{key} = '{value}': unknown; it must be one of"):
+        plan(**{key: value})
+
+
+def test_an_unreachable_size_becomes_a_problem_that_names_the_nearest_reachable_size():
+    experiment = plan(dataset="mnist", size=1024, depth=2)
+    assert "size 1024 is unreachable" in experiment.problem
+    assert "nearest reachable size: 805" in experiment.problem
+    result = execute(experiment)
+    assert result.run["error"] == experiment.problem
+    assert result.run["energy_reason"]
+
+
+def test_a_batch_larger_than_the_training_set_becomes_a_problem():
+    assert plan(batch_size=121).problem == (
+        "batch_size is 121, but iris has 120 training rows; it must be between 1 and 120"
+    )
+    assert plan(batch_size=120).problem is None
+
+
+def test_butters_own_batch_of_256_takes_a_smaller_training_set_whole():
+    """505_tecator has 192 training rows and was trained with batches of 256, as Keras allows."""
+    experiment = plan(dataset="505_tecator", size=1024, batch_size=256)
+    assert (experiment.n_train, experiment.problem) == (192, None)
+    result = execute(plan(batch_size=256))
+    assert result.run["status"] == "completed"
+
+
+def test_explicit_widths_must_end_with_the_outputs_of_the_data_set():
+    experiment = plan(size=None, depth=None, widths=(5, 4))
+    assert "the last width must be 3" in experiment.problem
+    assert plan(size=None, depth=None, widths=(5, 3)).problem is None
+
+
+def test_residual_widths_must_be_equal():
+    experiment = plan(size=None, depth=None, widths=(5, 4, 3), shape="rectangle_residual")
+    assert "all hidden layers must have the same width" in experiment.problem
+
+
+def test_a_file_with_a_missing_value_fails_the_run_and_not_the_sweep(tmp_path):
+    path = tmp_path / "holes.csv"
+    path.write_text("a,b,y\n" + "".join(f"{i},{i * 2},{i % 2}\n" for i in range(30)) + "1,,0\n")
+    experiment = plan(dataset=str(path), target="y")
+    assert "'b'" in experiment.problem
+    assert execute(experiment).run["status"] == "failed"
+
+
+def test_running_out_of_memory_is_a_stored_result(monkeypatch):
+    def exhaust(*_):
+        raise MemoryError("Unable to allocate 3.00 TiB")
+
+    monkeypatch.setattr(runs, "_prepare", exhaust)
+    result = execute(plan())
+    assert result.run["status"] == "failed"
+    assert "out of memory: Unable to allocate 3.00 TiB; run fewer ranks" in result.run["error"]
+
+
+def test_what_nobody_foresaw_is_not_stored_as_a_result(monkeypatch):
+    def bug(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(runs, "_prepare", bug)
+    with pytest.raises(ZeroDivisionError):
+        execute(plan())
+
+
+# ---------------------------------------------------------------------------------------------
+# Plans
+
+
+def test_an_experiment_asked_for_twice_is_planned_once_with_the_larger_number_of_runs():
+    spec = RunSpec(**IRIS)
+    deeper = RunSpec(**(IRIS | {"depth": 4}))
+    sweep = Sweep("twice", "", ((spec, 2), (deeper, 1), (spec, 5), (spec, 3)), {})
+    planned = runs.plan_experiments(sweep)
+    assert [(e.spec.depth, e.repetitions) for e in planned] == [(3, 5), (4, 1)]
+
+
+def test_two_spellings_of_a_generator_are_one_experiment():
+    one = plan(dataset="gaussian_regression:noise=0.10,rows=200")
+    other = plan(dataset="gaussian_regression:rows=200")
+    assert one.experiment_id == other.experiment_id
+
+
+def test_a_local_file_is_known_by_its_content_and_not_by_its_folder(tmp_path):
+    rows = "a,y\n" + "".join(f"{i},{i % 3}\n" for i in range(60))
+    ids = []
+    for folder, text in (("one", rows), ("two", rows), ("three", rows + "60,0\n")):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "data.csv"
+        path.write_text(text)
+        ids.append(plan(dataset=str(path), target="y").experiment_id)
+    assert ids[0] == ids[1] != ids[2]
