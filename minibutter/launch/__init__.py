@@ -1,0 +1,49 @@
+"""A sweep over ranks: who runs what, who says how far it is, and how it ends.
+
+Rank 0 reads the sweep, looks into the directory for what is done already, and tells everybody the
+list of what is missing, largest first; rank r of n takes every n-th run from the r-th. All ranks
+train, rank 0 too. Results go straight from each rank to its own shards; messages carry progress
+only. The same code runs without MPI, as one rank.
+"""
+
+from minibutter.launch.job import Job, prepare_job
+from minibutter.launch.plain import (
+    EXIT_INTERRUPTED,
+    INTERRUPTED,
+    QUICKSTART,
+    PlainReporter,
+    closing_lines,
+    main,
+    opening_lines,
+    remaining_s,
+)
+from minibutter.launch.ranks import Alone, Progress, Team, find_ranks
+from minibutter.launch.sweep import (
+    EXIT_REFUSED,
+    LaunchRefused,
+    Outcome,
+    Reporter,
+    run_sweep,
+)
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "EXIT_REFUSED",
+    "INTERRUPTED",
+    "QUICKSTART",
+    "Alone",
+    "Job",
+    "LaunchRefused",
+    "Outcome",
+    "PlainReporter",
+    "Progress",
+    "Reporter",
+    "Team",
+    "closing_lines",
+    "find_ranks",
+    "main",
+    "opening_lines",
+    "prepare_job",
+    "remaining_s",
+    "run_sweep",
+]

@@ -1,0 +1,127 @@
+"""Plain text for logs, and the command line of mpi_run.py."""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from minibutter import report, runs
+from minibutter.launch.job import Job
+from minibutter.launch.ranks import Progress
+from minibutter.launch.sweep import EXIT_DONE, EXIT_REFUSED, LaunchRefused, Outcome, run_sweep
+from minibutter.sweeps.spec import load_sweep
+
+QUICKSTART = "quickstart"
+EXIT_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+INTERRUPTED = "\nstopped; the same command goes on from here"
+
+
+class PlainReporter:
+    """Lines for a log: a batch system, a pipe, mpirun. The pauses between lines grow."""
+
+    def begin(self, job: Job, n_ranks: int) -> None:
+        self._job = job
+        self._total = sum(job.work(key) for key, _ in job.pending)
+        self._next_line_s = 2.0
+        for line in opening_lines(job, n_ranks):
+            _say(line)
+
+    def update(self, ranks: list[Progress], elapsed_s: float) -> None:
+        if elapsed_s < self._next_line_s:
+            return
+        self._next_line_s = elapsed_s + min(60.0, max(2.0, elapsed_s / 10))
+        done = sum(progress.work for progress in ranks)
+        current = next((progress.current for progress in ranks if progress.current), "")
+        left = report.duration_text(remaining_s(done, self._total, elapsed_s))
+        _say(
+            f"[{report.duration_text(elapsed_s):>11}] "
+            f"{sum(progress.n_runs for progress in ranks)}/{len(self._job.pending)} runs  "
+            f"{done / (self._total or 1):4.0%}  {left} left  {current}"
+        )
+
+    def end(self, outcome: Outcome) -> None:
+        _say("")
+        _say(report.plain_text(report.results_table(outcome.experiments)))
+        for line in closing_lines(outcome):
+            _say(line)
+
+    def close(self) -> None:
+        """Lines need no cleaning up."""
+
+
+def remaining_s(done: float, total: float, elapsed_s: float) -> float:
+    """Seconds left if the work that is left goes as fast as the work that is done."""
+    return elapsed_s * (total - done) / done if done else math.inf
+
+
+def opening_lines(job: Job, n_ranks: int) -> list[str]:
+    """What is about to happen."""
+    ranks = "1 rank" if n_ranks == 1 else f"{n_ranks} ranks"
+    found = f", {job.n_done} already done" if job.n_done else ""
+    lines = [
+        f"{job.name}: {len(job.pending)} runs of {len(job.experiments)} experiments to do{found}; "
+        f"{ranks}; results in {job.out}",
+        *job.notes,
+    ]
+    problems = [experiment.problem for experiment in job.experiments.values()]
+    lines += [f"cannot run: {problem}" for problem in report.shorten_list(filter(None, problems))]
+    if job.pending:
+        lines.append("compiling the kernels, or loading them from the cache ...")
+    return lines
+
+
+def closing_lines(outcome: Outcome) -> list[str]:
+    """What happened, and where it lies."""
+    lines = [
+        "",
+        f"{outcome.n_runs} runs in {report.duration_text(outcome.duration_s)}"
+        + (f", {outcome.job.n_done} were done before" if outcome.job.n_done else ""),
+        report.energy_text(outcome.runs),
+        f"epochs:  {outcome.job.out / 'epochs'}   (pandas.read_parquet opens the folder)",
+        f"runs:    {outcome.job.out / 'runs'}",
+        f"summary: {outcome.job.out / 'summary'}",
+    ]
+    failures = outcome.runs.loc[outcome.runs["status"] == "failed", "error"].value_counts()
+    lines += report.shorten_list(
+        f"{count} failed: {message}" for message, count in failures.items()
+    )
+    return lines
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`mpirun -n N python mpi_run.py [SWEEP] [--out DIR] [--data-dir DIR]`; returns the exit code.
+
+    0: all runs done; 2: the sweep was refused; 3: done, but some runs failed. A bug ends all ranks
+    with 1 and the traceback of the rank that it struck.
+    """
+    parser = argparse.ArgumentParser(
+        prog="mpi_run.py", description="Train a sweep on all ranks; rerunning it continues it."
+    )
+    parser.add_argument(
+        "sweep",
+        nargs="?",
+        default=QUICKSTART,
+        help="TOML file, or a name from the catalogue (default: %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, help="directory of the results (results/NAME)")
+    parser.add_argument("--data-dir", type=Path, help="folder of local .tsv.gz data sets")
+    options = parser.parse_args(arguments)
+    try:
+        outcome = run_sweep(
+            lambda: load_sweep(options.sweep, runs.CHECKS),
+            reporter=PlainReporter(),
+            out=options.out,
+            data_dir=options.data_dir,
+        )
+    except LaunchRefused as refusal:
+        if str(refusal):
+            print(f"error: {refusal}", file=sys.stderr, flush=True)
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        return EXIT_INTERRUPTED
+    return EXIT_DONE if outcome is None else outcome.exit_code

@@ -1,0 +1,122 @@
+"""Ranks and what they tell each other: how far they are, and that it is over.
+
+The only module that knows mpi4py, and only under a launcher. A rank that waits sleeps; a spinning
+one would burn the energy that its neighbours measure. An exception on one rank stops all of them:
+the others would wait for it for ever (mpi4py documentation, "mpi4py.run").
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+NAP_S = 0.02
+"""Pause between two looks at the mailbox."""
+
+EXIT_BUG = 1
+
+_LAUNCHER_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+
+@dataclass
+class Progress:
+    """How far one rank is; every message replaces the one before.
+
+    Attributes
+    ----------
+    n_runs, n_failed, n_diverged : finished runs, and how many of them failed or diverged.
+    work : predicted cost of what is done, the current run's epochs included.
+    current : what is being trained, for people.
+    is_done : whether the rank has nothing left.
+    """
+
+    rank: int = 0
+    n_runs: int = 0
+    n_failed: int = 0
+    n_diverged: int = 0
+    work: float = 0.0
+    current: str = ""
+    is_done: bool = False
+
+
+class Alone:
+    """One rank without MPI."""
+
+    rank, size, node_size = 0, 1, 1
+
+    def broadcast(self, value: Any) -> Any:
+        return value
+
+    def send_progress(self, progress: Progress) -> None:
+        """There is nobody to tell."""
+
+    def receive_progress(self) -> Iterator[Progress]:
+        return iter(())
+
+    def part(self) -> None:
+        """There is nobody to wait for."""
+
+    def abort(self) -> None:
+        """There is nobody to stop; the exception goes on."""
+
+
+class Team:
+    """The ranks of an MPI launcher."""
+
+    _PROGRESS_TAG, _FAREWELL_TAG = 1, 2
+
+    def __init__(self) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._comm = MPI.COMM_WORLD
+        self.rank, self.size = self._comm.rank, self._comm.size
+        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self.node_size = node.size
+        node.Free()
+        self._sends: list = []
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        return self._comm.bcast(value, root=0)
+
+    def send_progress(self, progress: Progress) -> None:
+        """Post a message to rank 0 without waiting for it to be read."""
+        self._sends = [request for request in self._sends if not request.Test()]
+        self._sends.append(self._comm.isend(progress, dest=0, tag=self._PROGRESS_TAG))
+
+    def receive_progress(self) -> Iterator[Progress]:
+        """On rank 0: the messages that have come in."""
+        while self._comm.iprobe(tag=self._PROGRESS_TAG):
+            yield self._comm.recv(tag=self._PROGRESS_TAG)
+
+    def part(self) -> None:
+        """Sleep until rank 0 says that all is done, so that nobody spins in MPI_Finalize."""
+        if self.rank == 0:
+            requests = [
+                self._comm.isend(None, dest=rank, tag=self._FAREWELL_TAG)
+                for rank in range(1, self.size)
+            ]
+            while not self._mpi.Request.Testall(requests):
+                time.sleep(NAP_S)
+            return
+        while not self._comm.iprobe(source=0, tag=self._FAREWELL_TAG):
+            time.sleep(NAP_S)
+        self._comm.recv(source=0, tag=self._FAREWELL_TAG)
+        self._mpi.Request.Waitall(self._sends)
+
+    def abort(self) -> None:
+        """Say what happened where, and stop every rank: the others would wait for ever."""
+        lines = traceback.format_exc()
+        print(f"rank {self.rank} of {self.size} failed:\n{lines}", file=sys.stderr, flush=True)
+        self._comm.Abort(EXIT_BUG)
+
+
+def find_ranks() -> Alone | Team:
+    """The ranks that the launcher started; one, without MPI, where there is no launcher."""
+    if any(variable in os.environ for variable in _LAUNCHER_VARIABLES):
+        return Team()
+    return Alone()

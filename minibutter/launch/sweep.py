@@ -1,0 +1,231 @@
+"""Doing a sweep: every rank trains its share, rank 0 watches, sums up and says how it ended."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from minibutter import runs, store
+from minibutter.datasets import DatasetError
+from minibutter.energy import open_meter
+from minibutter.launch.job import Job, prepare_job
+from minibutter.launch.ranks import NAP_S, Alone, Progress, Team, find_ranks
+from minibutter.nn.training import EpochRow, compile_kernels
+from minibutter.provenance import read_provenance
+from minibutter.runs import RunResult
+from minibutter.sweeps.spec import Sweep, SweepError
+
+EXIT_DONE, EXIT_REFUSED, EXIT_FAILED_RUNS = 0, 2, 3
+
+_SNAPSHOT_INTERVAL_S = 0.5
+
+
+class LaunchRefused(Exception):
+    """A sweep cannot start as asked. Raised on all ranks, so that all end alike.
+
+    The message says what to do; only rank 0 has one, so that it is printed once.
+    """
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended.
+
+    Attributes
+    ----------
+    job : what was to do.
+    n_runs, n_failed, n_diverged : of this call, over all ranks.
+    duration_s : wall-clock time of this call.
+    experiments, runs : the summary and the `runs` table of the whole directory.
+    """
+
+    job: Job
+    n_runs: int
+    n_failed: int
+    n_diverged: int
+    duration_s: float
+    experiments: pd.DataFrame = field(repr=False)
+    runs: pd.DataFrame = field(repr=False)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when a run of the directory failed."""
+        return EXIT_FAILED_RUNS if (self.runs["status"] == "failed").any() else EXIT_DONE
+
+
+class Reporter(Protocol):
+    """What shows a sweep to a person; called on rank 0 only."""
+
+    def begin(self, job: Job, n_ranks: int) -> None:
+        """Before the first run."""
+
+    def update(self, ranks: list[Progress], elapsed_s: float) -> None:
+        """Now and then, with the newest progress of every rank and the time since compilation."""
+
+    def end(self, outcome: Outcome) -> None:
+        """After the summary is written."""
+
+    def close(self) -> None:
+        """When the sweep is over, well or not."""
+
+
+def run_sweep(
+    read_sweep: Callable[[], Sweep],
+    *,
+    reporter: Reporter,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+) -> Outcome | None:
+    """Do what is missing of a sweep, on all ranks of this launch.
+
+    Parameters
+    ----------
+    read_sweep : called on rank 0 only.
+    reporter : called on rank 0 only.
+    out : directory of the results; `results/NAME` by default.
+    data_dir : where local data sets lie.
+
+    Returns
+    -------
+    The outcome on rank 0, None on the others.
+
+    Raises
+    ------
+    LaunchRefused
+        On all ranks, if the sweep, its data or its directory cannot be used.
+    """
+    ranks = find_ranks()
+    try:
+        return _run_sweep(ranks, read_sweep, reporter, out, data_dir)
+    except LaunchRefused:
+        raise
+    except BaseException:
+        ranks.abort()
+        raise
+
+
+def _run_sweep(
+    ranks: Alone | Team,
+    read_sweep: Callable[[], Sweep],
+    reporter: Reporter,
+    out: Path | None,
+    data_dir: Path | None,
+) -> Outcome | None:
+    started_s = time.perf_counter()
+    decision: Job | LaunchRefused | None = None
+    if ranks.rank == 0:
+        try:
+            decision = prepare_job(read_sweep(), out, data_dir)
+        except (SweepError, DatasetError, store.StoreError) as error:
+            decision = LaunchRefused(str(error))
+    job = ranks.broadcast(decision)
+    if isinstance(job, LaunchRefused):
+        raise job if ranks.rank == 0 else LaunchRefused()
+
+    newest = [Progress(rank) for rank in range(ranks.size)]
+
+    def look_around(own: Progress) -> None:
+        """Rank 0 reads its mail and shows what there is; the others write to it."""
+        if ranks.rank != 0:
+            ranks.send_progress(own)
+            return
+        newest[0] = own
+        for progress in ranks.receive_progress():
+            newest[progress.rank] = progress
+        reporter.update(newest, time.perf_counter() - training_since_s)
+
+    if ranks.rank == 0:
+        reporter.begin(job, ranks.size)
+    for dtype in sorted({job.experiments[key].spec.dtype for key, _ in job.pending}):
+        compile_kernels(dtype)
+    training_since_s = time.perf_counter()
+    own = _work_through(job, ranks, data_dir, look_around)
+    if ranks.rank != 0:
+        ranks.part()
+        return None
+    while not all(progress.is_done for progress in newest):
+        time.sleep(NAP_S)
+        look_around(own)
+    experiments, _ = store.write_summary(job.out)
+    outcome = Outcome(
+        job=job,
+        n_runs=sum(progress.n_runs for progress in newest),
+        n_failed=sum(progress.n_failed for progress in newest),
+        n_diverged=sum(progress.n_diverged for progress in newest),
+        duration_s=time.perf_counter() - started_s,
+        experiments=experiments,
+        runs=store.read_runs(job.out),
+    )
+    reporter.end(outcome)
+    ranks.part()
+    return outcome
+
+
+class _Tracker:
+    """Keeps a rank's progress up to date and passes it on, not too often."""
+
+    def __init__(self, job: Job, rank: int, pass_on: Callable[[Progress], None]) -> None:
+        self.progress = Progress(rank)
+        self._job = job
+        self._pass_on = pass_on
+        self._finished_work = 0.0
+        self._last_s = time.perf_counter()
+
+    def on_epoch(self, key: str, repetition: int, epoch: int, row: EpochRow) -> None:
+        """An epoch of a run is over; `row` holds its metrics, the loss first."""
+        now_s = time.perf_counter()
+        if now_s - self._last_s < _SNAPSHOT_INTERVAL_S:
+            return
+        self._last_s = now_s
+        experiment = self._job.experiments[key]
+        self.progress.work = self._finished_work + self._job.work(key, epoch)
+        self.progress.current = (
+            f"{experiment.title} #{repetition} epoch {epoch}/{experiment.spec.epochs} "
+            f"test loss {row.test[0]:.4f}"
+        )
+        self._pass_on(self.progress)
+
+    def on_run(self, key: str, result: RunResult) -> None:
+        """A run is over, one way or another."""
+        self._finished_work += self._job.work(key)
+        self.progress.work = self._finished_work
+        self.progress.n_runs += 1
+        self.progress.n_failed += result.run["status"] == "failed"
+        self.progress.n_diverged += bool(result.run["diverged"])
+
+    def on_end(self) -> None:
+        """All runs of the rank are over and stored."""
+        self.progress.is_done, self.progress.current = True, ""
+        self._pass_on(self.progress)
+
+
+def _work_through(
+    job: Job, ranks: Alone | Team, data_dir: Path | None, pass_on: Callable[[Progress], None]
+) -> Progress:
+    """Train this rank's share of the runs, one after the other."""
+    share = job.pending[ranks.rank :: ranks.size]
+    tracker = _Tracker(job, ranks.rank, pass_on)
+    with (
+        store.ShardWriter(job.out, f"rank{ranks.rank}") as writer,
+        open_meter(shared=ranks.node_size > 1) as meter,
+    ):
+        for key, repetition in share:
+            result = runs.execute(
+                job.experiments[key],
+                repetition,
+                meter=meter,
+                provenance=read_provenance(),
+                sweep=job.name,
+                data_dir=data_dir,
+                rank=ranks.rank,
+                n_ranks=ranks.size,
+                on_epoch=partial(tracker.on_epoch, key, repetition),
+            )
+            writer.add(result.run, result.epochs)
+            tracker.on_run(key, result)
+    tracker.on_end()
+    return tracker.progress

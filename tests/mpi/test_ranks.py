@@ -1,0 +1,107 @@
+"""The same rows from any number of ranks, after any end; every test here starts mpirun."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.mpi
+
+
+def test_one_two_three_ranks_and_no_mpi_give_the_same_bits(launcher, sweep_file):
+    tables = {}
+    for n_ranks in (None, 1, 2, 3):
+        out = launcher.folder / f"ranks-{n_ranks}"
+        done = launcher.run(n_ranks, launcher.mpi_run, sweep_file, "--out", out)
+        assert done.returncode == 0, done.stderr
+        tables[n_ranks] = launcher.epochs_as_bits(out)
+    assert len(tables[None]) == 12 * 12
+    for n_ranks in (1, 2, 3):
+        pd.testing.assert_frame_equal(tables[n_ranks], tables[None], check_exact=True)
+
+
+def test_every_rank_does_its_share_and_says_so_in_the_runs_table(launcher, sweep_file):
+    out = launcher.folder / "out"
+    launcher.run(2, launcher.mpi_run, sweep_file, "--out", out)
+    runs = pd.read_parquet(out / "runs")
+    assert runs["rank"].value_counts().to_dict() == {0: 6, 1: 6}
+    assert (runs["n_ranks"] == 2).all()
+
+
+def test_a_rank_that_raises_ends_the_whole_job_with_its_traceback(launcher, sweep_file):
+    script = launcher.scripts / "raising_rank.py"
+    started_s = time.monotonic()
+    done = launcher.run(2, script, sweep_file, "--out", "out")
+    assert done.returncode != 0
+    assert "rank 1 of 2 failed" in done.stderr
+    assert "ZeroDivisionError: the planted bug" in done.stderr
+    assert "execute_with_a_bug" in done.stderr
+    assert time.monotonic() - started_s < 120
+
+
+def test_a_killed_job_started_again_finishes_with_the_same_rows(launcher, sweep_file):
+    undisturbed, killed = launcher.folder / "undisturbed", launcher.folder / "killed"
+    assert launcher.run(2, launcher.mpi_run, sweep_file, "--out", undisturbed).returncode == 0
+    script = launcher.scripts / "prompt_shards.py"
+    for shards_before_the_kill in (1, 5):
+        job = launcher.start(2, script, sweep_file, "--out", killed)
+        deadline_s = time.monotonic() + 120
+        while len(list(killed.glob("runs/*.parquet"))) < shards_before_the_kill:
+            assert time.monotonic() < deadline_s, "the job closed no shard in two minutes"
+            assert job.poll() is None, "the job ended before it could be killed"
+            time.sleep(0.02)
+        kill_family(job.pid)
+        job.wait(timeout=30)
+    n_survived = len(pd.read_parquet(killed / "runs"))
+    assert 5 <= n_survived < 12
+    again = launcher.run(2, launcher.mpi_run, sweep_file, "--out", killed)
+    assert again.returncode == 0, again.stderr
+    assert f"{n_survived} already done" in again.stdout
+    pd.testing.assert_frame_equal(
+        launcher.epochs_as_bits(killed), launcher.epochs_as_bits(undisturbed), check_exact=True
+    )
+    assert pd.read_parquet(killed / "runs")["run_id"].is_unique
+
+
+def test_a_finished_sweep_started_again_trains_nothing(launcher, sweep_file):
+    assert launcher.run(2, launcher.mpi_run, sweep_file, "--out", "out").returncode == 0
+    before = sorted((launcher.folder / "out" / "epochs").iterdir())
+    again = launcher.run(2, launcher.mpi_run, sweep_file, "--out", "out")
+    assert again.returncode == 0
+    assert "0 runs of 4 experiments to do, 12 already done" in again.stdout
+    assert sorted((launcher.folder / "out" / "epochs").iterdir()) == before
+
+
+def test_a_mistake_is_printed_once_and_ends_all_ranks_with_2(launcher):
+    (launcher.folder / "typo.toml").write_text('dataset = "digits"\nsize = 700\ndept = 3\n')
+    done = launcher.run(3, launcher.mpi_run, "typo.toml")
+    assert done.returncode == 2
+    assert done.stderr.count("did you mean depth?") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_minibutter_runs_under_mpirun_too(launcher, sweep_file):
+    done = launcher.run(2, "-m", "minibutter", "sweep", "run", sweep_file, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    runs = pd.read_parquet(launcher.folder / "out" / "runs")
+    assert set(runs["rank"]) == {0, 1}
+
+
+def kill_family(ancestor: int) -> None:
+    """SIGKILL a process and all that descend from it: mpirun, its proxy and the ranks."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            )
+    family = [ancestor]
+    for member in family:
+        family += [pid for pid, parent in parents.items() if parent == member]
+    for pid in family:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
