@@ -1,0 +1,5 @@
+"""`python -m minibutter` is the command `minibutter`."""
+
+from minibutter.cli import main
+
+main()

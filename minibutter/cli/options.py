@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of local BUTTER files (NAME.tsv.gz).",
+        envvar="MINIBUTTER_DATA",
+        file_okay=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Out = Annotated[Path | None, typer.Option(help="Directory of the results (default: results/NAME).")]
+SweepSource = Annotated[str, typer.Argument(help="TOML file, or a name from the catalogue.")]
+Results = Annotated[Path, typer.Argument(help="Directory that a sweep wrote.")]
+Target = Annotated[str | None, typer.Option(help="Target column of a local file.")]
+Task = Annotated[str | None, typer.Option(help="regression or classification, for a local file.")]

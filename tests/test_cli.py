@@ -1,0 +1,238 @@
+"""The command line: what it prints, what it ends with, and what it says to mistakes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from minibutter import cli
+
+README = Path(__file__).parents[1] / "README.md"
+
+SMALL = ["--dataset", "iris", "--size", "100", "--depth", "3", "--batch-size", "16"]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder; returns its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINIBUTTER_DATA", raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["minibutter", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_train_stores_tables_and_prints_where_they_are(call, tmp_path):
+    code, out, _ = call("train", *SMALL, "--repetitions", 2, "--epochs", 3, "--out", "here")
+    assert code == 0
+    assert "2 runs of 1 experiments" in out
+    assert "here/epochs" in out
+    assert len(pd.read_parquet(tmp_path / "here" / "epochs")) == 6
+    assert len(pd.read_parquet(tmp_path / "here" / "runs")) == 2
+
+
+def test_train_again_does_only_what_is_missing(call):
+    arguments = ("train", *SMALL, "--epochs", 2, "--out", "here")
+    call(*arguments, "--repetitions", 2)
+    _, out, _ = call(*arguments, "--repetitions", 3)
+    assert "1 runs of 1 experiments to do, 2 already done" in out
+
+
+def test_train_as_json_is_json_and_nothing_else(call):
+    code, out, _ = call("train", *SMALL, "--epochs", 2, "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["runs"] == 1
+    assert document["experiments"][0]["num_parameters"] > 80
+    assert document["experiments"][0]["energy_j_median"] is None or (
+        document["experiments"][0]["energy_j_median"] > 0
+    )
+
+
+def test_train_takes_explicit_widths(call):
+    arguments = ("train", "--dataset", "iris", "--epochs", 1, "--json", "--widths")
+    document = json.loads(call(*arguments, "5,4,3")[1])
+    assert document["experiments"][0]["num_parameters"] == 25 + 24 + 15
+    code, _, err = call(*arguments, "5,x,3")
+    assert (code, "--widths 5,x,3: write whole numbers" in err) == (2, True)
+
+
+def test_sweep_run_and_plan_and_summarize_agree(call, tmp_path):
+    (tmp_path / "s.toml").write_text(
+        'dataset = "iris"\nsize = [100, 200]\ndepth = 3\nepochs = 2\nbatch_size = 16\n'
+        "repetitions = 2\n"
+    )
+    code, out, _ = call("sweep", "plan", "s.toml")
+    assert code == 0
+    assert "s: 4 runs of 2 experiments" in out
+    assert not (tmp_path / "results").exists()
+    planned = json.loads(call("sweep", "plan", "s.toml", "--json")[1])
+    assert call("sweep", "run", "s.toml")[0] == 0
+    summary = json.loads(call("summarize", "results/s", "--json")[1])
+    assert {row["experiment_id"] for row in summary} == {
+        row["experiment_id"] for row in planned["experiments"]
+    }
+    assert (tmp_path / "results" / "s" / "summary" / "epochs.parquet").is_file()
+
+
+def test_a_sweep_with_an_unreachable_size_runs_the_rest_and_ends_with_3(call, tmp_path):
+    (tmp_path / "s.toml").write_text(
+        'dataset = "digits"\nsize = [32, 1024]\ndepth = 3\nepochs = 1\n'
+    )
+    code, out, _ = call("sweep", "run", "s.toml")
+    assert code == 3
+    assert "1 failed: size 32 is unreachable" in out
+    runs = pd.read_parquet(tmp_path / "results" / "s" / "runs")
+    assert sorted(runs["status"]) == ["completed", "failed"]
+
+
+def test_plot_draws_a_figure(call, tmp_path):
+    call("train", *SMALL, "--epochs", 3, "--out", "here")
+    code, out, _ = call("plot", "here")
+    assert code == 0
+    assert (tmp_path / out.strip()).read_bytes().startswith(b"\x89PNG")
+    assert call("plot", "here", "--out", "curve.svg")[0] == 0
+    assert "<svg" in (tmp_path / "curve.svg").read_text()
+
+
+def test_data_list_names_every_set_with_its_dimensions(call):
+    _, out, _ = call("data", "list")
+    assert "wine_quality_white" in out
+    rows = {row["name"]: row for row in json.loads(call("data", "list", "--json")[1])}
+    assert rows["mnist"]["n_inputs"] == 784
+    assert rows["digits"]["is_local"]
+
+
+def test_data_show_reads_the_data(call, data_dir):
+    code, out, _ = call("data", "show", "nursery", "--data-dir", data_dir)
+    assert code == 0
+    assert "n_inputs     26" in out
+    assert "12958" in out
+
+
+# ---------------------------------------------------------------------------------------------
+# Bad input: one line on stderr, exit code 2, no traceback
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--dataset", "wine_white", "--size", "64", "--depth", "2"],
+         "there is no data set 'wine_white'; did you mean 'wine"),
+        (["train", "--dataset", "mnist", "--size", "1024", "--depth", "2"],
+         "size 1024 is unreachable .* nearest reachable size: 805"),
+        (["train", *SMALL, "--batch-size", "5000"],
+         "batch_size is 5000, but iris has 120 training rows; it must be between 1 and 120"),
+        (["train", *SMALL, "--learning-rate", "-0.1"], r"learning.rate = -0\.1: .*greater than 0"),
+        (["train", *SMALL, "--momentum", "0.9"], "momentum = 0.9 with optimizer = 'adam'"),
+        (["train", "--dataset", "iris"], "size and depth missing"),
+        (["train", "--dataset", "no/such.csv", "--target", "y", "--size", "9", "--depth", "2"],
+         "there is no file .*such.csv"),
+        (["sweep", "run", "nowhere.toml"], "no such file"),
+        (["sweep", "plan", "nowhere.toml"], "no such file"),
+        (["summarize", "nowhere"], "nowhere"),
+        (["plot", "nowhere"], "nowhere"),
+        (["data", "show", "iriss"], "did you mean 'iris'"),
+        (["data", "fetch", "poker"], "poker"),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else None,
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_code_2(call, arguments, message):
+    code, out, err = call(*arguments)
+    assert code == 2, err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert pd.Series([err]).str.contains(message, regex=True).all(), err
+    assert "Traceback" not in err + out
+
+
+def test_a_typo_in_a_sweep_file_is_named(call, tmp_path):
+    (tmp_path / "s.toml").write_text('dataset = "iris"\nsizes = 100\ndepth = 3\n')
+    code, _, err = call("sweep", "run", "s.toml")
+    assert (code, err) == (2, "error: s.toml: sizes: unknown key; did you mean size?\n")
+
+
+def test_a_data_file_with_a_missing_value_or_an_empty_column_is_named(call, tmp_path):
+    rows = [f"{i},{i * 3 % 29},{i % 2}" for i in range(40)]
+    (tmp_path / "nan.csv").write_text("\n".join(["a,b,y", *rows[:20], "7,,1", *rows[20:]]))
+    (tmp_path / "empty.csv").write_text("\n".join(["a,b,y", *(f"{i},,{i % 2}" for i in range(9))]))
+    for name in ("nan.csv", "empty.csv"):
+        code, _, err = call(
+            "train", "--dataset", name, "--target", "y", "--size", "30", "--depth", "2"
+        )
+        assert code == 2
+        assert name in err
+        assert "'b'" in err or '"b"' in err or " b " in err, err
+
+
+def test_a_directory_that_holds_another_sweep_is_refused(call):
+    call("train", *SMALL, "--epochs", 1, "--out", "here")
+    code, _, err = call("train", *SMALL, "--epochs", 2, "--out", "here")
+    assert code == 2
+    assert "another sweep" in err
+    assert "--out" in err
+
+
+def test_a_directory_that_cannot_be_written_is_refused(call):
+    code, _, err = call("train", *SMALL, "--epochs", 1, "--out", "/proc/results")
+    assert code == 2
+    assert "/proc/results" in err
+
+
+def test_a_corrupt_shard_is_set_aside_and_its_runs_are_done_again(call, tmp_path):
+    arguments = ("train", *SMALL, "--epochs", 2, "--out", "here", "--repetitions", 2)
+    call(*arguments)
+    shard = next((tmp_path / "here" / "epochs").glob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-20])
+    _, _, err = call("summarize", "here")
+    assert shard.name in err
+    code, out, _ = call(*arguments)
+    assert code == 0
+    assert shard.name in out
+    assert "2 runs of 1 experiments to do" in out
+    assert len(pd.read_parquet(tmp_path / "here" / "epochs")) == 4
+
+
+# ---------------------------------------------------------------------------------------------
+# Help and documents
+
+
+GROUPS = [(cli.app, ()), (cli.sweep_app, ("sweep",)), (cli.data_app, ("data",))]
+COMMANDS = [
+    (*path, command.name or command.callback.__name__)
+    for group, path in GROUPS
+    for command in group.registered_commands
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_stands_in_the_readme(command):
+    shown = CliRunner().invoke(cli.app, [*command, "--help"])
+    assert shown.exit_code == 0
+    assert f"minibutter {' '.join(command)}" in README.read_text()
+
+
+def test_the_installed_command_and_the_module_print_the_version():
+    script = Path(sys.executable).parent / "minibutter"
+    if not script.exists():
+        script = shutil.which("minibutter")
+    for command in ([script], [sys.executable, "-m", "minibutter"]):
+        done = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, env=os.environ, timeout=60
+        )
+        assert done.stdout == f"{cli.minibutter.__version__}\n", done.stderr
