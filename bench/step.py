@@ -147,7 +147,7 @@ def measure(hidden: tuple[int, ...], rounds: int) -> dict:
     ends = {name: run(STEPS) for name, run in sides.items()}
     moved = np.linalg.norm(ends["minibutter"] - start)
     for name, end in ends.items():
-        # Adam divides a rounding error in a gradient near 0 by that gradient; 18 layers show it most.
+        # Adam divides a rounding error in a gradient near 0 by that gradient; 18 layers show it.
         difference = np.linalg.norm(end - ends["minibutter"]) / moved
         assert difference < 5e-3, f"{name} went elsewhere: {difference:.2e} of the way"
     times: dict[str, list[float]] = {name: [] for name in sides}

@@ -157,7 +157,10 @@ def read_table(path: Path, dtype: type | None = None) -> pd.DataFrame:
 def _read_text_table(path: Path, dtype: type | None) -> pd.DataFrame:
     import pandas as pd
 
-    options = {"sep": "\t" if ".tsv" in path.suffixes else ",", "skipinitialspace": True}
+    options = {
+        "sep": "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ",",
+        "skipinitialspace": True,
+    }
     with warnings.catch_warnings():
         # Rows longer than the header would lose their last values with no more than a warning.
         warnings.simplefilter("error", pd.errors.ParserWarning)

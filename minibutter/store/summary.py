@@ -181,7 +181,7 @@ def _places(runs: pd.DataFrame, epochs: pd.DataFrame) -> _Places:
 
     codes, run_ids = pd.factorize(epochs["run_id"])
     run = pd.Index(runs["run_id"]).get_indexer(run_ids)[codes]
-    order = np.lexsort((epochs["epoch"].to_numpy(), run))
+    order = np.argsort(run, kind="stable")
     order = order[run[order] >= 0]
     run = run[order]
     return _Places(
@@ -201,8 +201,6 @@ def _extremum_of_runs(
 
     A run's rows begin at `starts`, and NaN is passed over.
     """
-    if len(starts) == 0:
-        return {"value": np.empty(0), "epoch": np.empty(0)}
     reduce = np.fmin if end == "min" else np.fmax
     extremum = reduce.reduceat(values, starts)
     lengths = np.diff(np.r_[starts, len(values)])
