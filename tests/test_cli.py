@@ -110,6 +110,16 @@ def test_plot_draws_a_figure(call, tmp_path):
     assert "<svg" in (tmp_path / "curve.svg").read_text()
 
 
+def test_plot_says_what_it_cannot_draw(call, tmp_path):
+    (tmp_path / "s.toml").write_text('dataset = "digits"\nsize = 32\ndepth = 3\nepochs = 1\n')
+    call("sweep", "run", "s.toml")
+    code, _, err = call("plot", "results/s")
+    assert (code, "no experiment has a trained run" in err) == (2, True)
+    call("train", *SMALL, "--epochs", 1, "--out", "here")
+    code, _, err = call("plot", "here", "--out", "curve.xyz")
+    assert (code, "curve.xyz" in err, "Traceback" in err) == (2, True, False)
+
+
 def test_data_list_names_every_set_with_its_dimensions(call):
     _, out, _ = call("data", "list")
     assert "wine_quality_white" in out

@@ -11,10 +11,11 @@ import typer
 import minibutter
 from minibutter import launch, store
 from minibutter.cli import data, results, sweep, train
+from minibutter.cli.options import Mistake
 from minibutter.datasets import DatasetError
 from minibutter.sweeps.spec import SweepError
 
-MISTAKES = (DatasetError, SweepError, store.StoreError, launch.LaunchRefused)
+MISTAKES = (Mistake, DatasetError, SweepError, store.StoreError, launch.LaunchRefused)
 """What a user can mend: one line, no traceback, exit code 2."""
 
 app = typer.Typer(

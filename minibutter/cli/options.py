@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the error that they all end with."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,3 +19,7 @@ SweepSource = Annotated[str, typer.Argument(help="TOML file, or a name from the 
 Results = Annotated[Path, typer.Argument(help="Directory that a sweep wrote.")]
 Target = Annotated[str | None, typer.Option(help="Target column of a local file.")]
 Task = Annotated[str | None, typer.Option(help="regression or classification, for a local file.")]
+
+
+class Mistake(Exception):
+    """What was asked for cannot be done; the message says what to do."""

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from minibutter import report, store
-from minibutter.cli.options import Json, Results
+from minibutter.cli.options import Json, Mistake, Results
 from minibutter.cli.terminal import print_json, records, show_table
 
 
@@ -36,5 +36,9 @@ def plot(
 
     experiments, epochs = store.write_summary(directory)
     path = out or directory / "summary" / "test_loss.png"
-    plots.draw_learning_curves(experiments, epochs, path)
+    try:
+        plots.draw_learning_curves(experiments, epochs, path)
+    except (ValueError, OSError) as error:
+        # What the caller can mend: no trained run, a format that is not known, a folder closed.
+        raise Mistake(f"cannot draw {path}: {error}") from None
     print(path)
