@@ -6,8 +6,9 @@ because a run that diverges is a result. With `NUMBA_DISABLE_JIT=1` a kernel is 
 be stepped through.
 
 Compiled code is kept on disk. Numba's cache does not notice a change in another file's callee
-(numba documentation, "Notes on caching"), so the folder is keyed by a hash of all kernel sources
-and of the versions of the compilers; numba adds the CPU's name and features to it.
+(numba documentation, "Notes on caching"), so the folder is keyed by a hash of all kernel sources,
+of the versions of the compilers and of whether bounds are checked; numba adds the CPU's name and
+features to it.
 """
 
 import hashlib
@@ -32,6 +33,8 @@ def cache_directory(sources: Path) -> Path | None:
     for source in sorted(sources.glob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())
     digest.update(f"numba {numba.__version__} llvmlite {llvmlite.__version__}".encode())
+    # Code compiled without NUMBA_BOUNDSCHECK would otherwise be taken for checked code.
+    digest.update(f"boundscheck {bool(numba.config.BOUNDSCHECK)}".encode())
     try:
         if numba.config.CACHE_DIR:
             base = Path(numba.config.CACHE_DIR)

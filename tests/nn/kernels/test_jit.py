@@ -65,6 +65,13 @@ def test_other_compiler_leads_to_another_cache(cache_base, monkeypatch):
     assert jit.cache_directory(SOURCES) != before
 
 
+def test_kernels_that_check_bounds_are_kept_apart(cache_base, monkeypatch):
+    monkeypatch.setattr(numba.config, "BOUNDSCHECK", 0)
+    before = jit.cache_directory(SOURCES)
+    monkeypatch.setattr(numba.config, "BOUNDSCHECK", 1)
+    assert jit.cache_directory(SOURCES) != before
+
+
 def test_user_cache_is_taken_where_numba_names_none(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -113,10 +120,11 @@ def test_kernel_is_kept_in_the_cache_directory_and_other_caches_stay_where_they_
     assert not cache_base.exists()
 
 
-def test_kernel_without_cache_directory_still_works(cache_base, monkeypatch):
+def test_kernel_without_cache_directory_works_and_keeps_nothing(tmp_path, cache_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(jit, "_CACHE_DIRECTORY", None)
     assert jit.kernel(increment)(1) == 2
-    assert not cache_base.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def train_one_epoch():

@@ -126,11 +126,10 @@ def test_impossible_outputs_are_measured_as_by_reference(width, value, is_binary
 
 
 def test_accuracy_of_one_output_needs_more_than_one_half():
-    p = np.array([[0.5], [np.nextafter(0.5, 1)], [0.5], [0.9]])
-    y = np.array([[0.0], [1.0], [1.0], [0.3]])
-    metrics = measure(p, y, np.zeros(4), False)
-    # Right, right, wrong; and a target that is neither 0 nor 1 is never met.
-    assert metrics["accuracy"] == 2 / 4
+    p = np.array([[0.5], [np.nextafter(0.5, 1)], [0.9]])
+    y = np.array([[0.0], [1.0], [0.3]])
+    # Right, right; and a target that is neither 0 nor 1 is never met.
+    assert measure(p, y, np.zeros(3), False)["accuracy"] == 2 / 3
 
 
 def test_accuracy_of_tied_outputs_takes_the_first():
