@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from minibutter.nn.kernels import epoch
-from minibutter.nn.shapes import SHAPES, count_parameters, has_skip
+from minibutter.nn.shapes import SHAPES, count_parameters, format_widths, has_skip
 
 ACTIVATIONS: dict[str, int] = {
     "relu": epoch.RELU,
@@ -27,6 +27,9 @@ LOSSES: dict[str, int] = {
 """Output unit and loss by task, BUTTER's pairing."""
 
 DTYPES: tuple[str, ...] = ("float32", "float64")
+
+MAX_PARAMETERS = 2**40
+"""4 TiB of float32; offsets into the parameter vector stay far from the end of int64."""
 
 
 def _glorot_limit(fan_in: int, fan_out: int) -> float:
@@ -76,6 +79,11 @@ class Network:
             raise ValueError(
                 f"a network of {self.n_inputs} inputs and widths {self.widths} cannot be built: "
                 "at least one hidden and one output layer, every width at least 1"
+            )
+        if self.num_parameters > MAX_PARAMETERS:
+            raise ValueError(
+                f"a network of {self.n_inputs} inputs and widths {format_widths(self.widths)} has "
+                f"{self.num_parameters} parameters; at most {MAX_PARAMETERS} can be addressed"
             )
         for layer in range(1, len(self.widths)):
             if self.skip[layer] and self.widths[layer] != self.widths[layer - 1]:

@@ -8,9 +8,11 @@ nearest to the size. Pure integer arithmetic: nothing here knows arrays.
 Source: Tripp et al. 2022, arXiv:2207.12547, and the BUTTER data set of OEDI (submission 5708).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 SIZE_TOLERANCE = 0.20
 """A network may miss its size by this fraction; BUTTER recorded none that missed it by more."""
@@ -94,6 +96,18 @@ def shape_widths(shape: str, scale: int, depth: int, n_outputs: int) -> tuple[in
     return tuple(_OUTLINES[shape](scale, depth, n_outputs))
 
 
+def format_widths(widths: tuple[int, ...]) -> str:
+    """Widths for people: (17, 17, 17, 7) is 17x3-7.
+
+    Examples
+    --------
+    >>> format_widths((17, 17, 17, 7))
+    '17x3-7'
+    """
+    runs = [(width, len(list(group))) for width, group in groupby(widths)]
+    return "-".join(f"{width}x{count}" if count > 1 else str(width) for width, count in runs)
+
+
 def has_skip(shape: str, depth: int) -> tuple[bool, ...]:
     """Which layers add their input to their activation: the hidden layers 1 .. depth-2.
 
@@ -123,7 +137,7 @@ def find_outline(shape: str, size: int, depth: int, n_inputs: int, n_outputs: in
     ------
     SizeUnreachable
         If the nearest network misses the size by more than 20 %; the message names that network
-        and the size at which it can be had.
+        and the nearest size for which there is one.
     ValueError
         If shape, size or depth is not possible.
     """
@@ -131,6 +145,7 @@ def find_outline(shape: str, size: int, depth: int, n_inputs: int, n_outputs: in
         raise ValueError(f"size is {size}; it counts parameters, so it must be at least 1")
     low, high = 1, _LARGEST_SCALE
     nearest: Outline | None = None
+    reachable: list[int] = []
     while low <= high:
         scale = (low + high) // 2
         widths = shape_widths(shape, scale, depth, n_outputs)
@@ -140,17 +155,20 @@ def find_outline(shape: str, size: int, depth: int, n_inputs: int, n_outputs: in
             nearest = candidate
         if error == 0:
             break
+        # The sizes that BUTTER lets this network stand for end here, on the side of `size`.
         if error < 0:
             low = scale + 1
+            reachable.append(math.floor(candidate.num_parameters / (1 - SIZE_TOLERANCE)))
         else:
             high = scale - 1
+            reachable.append(math.ceil(candidate.num_parameters / (1 + SIZE_TOLERANCE)))
     miss = (nearest.num_parameters - size) / size
     if abs(miss) > SIZE_TOLERANCE:
         raise SizeUnreachable(
             f"size {size} is unreachable for shape {shape}, depth {depth}, {n_inputs} inputs and "
-            f"{n_outputs} outputs: the nearest network, {'-'.join(map(str, nearest.widths))}, has "
+            f"{n_outputs} outputs: the nearest network, {format_widths(nearest.widths)}, has "
             f"{nearest.num_parameters} parameters ({miss:+.1%}, more than the "
             f"{SIZE_TOLERANCE:.0%} that BUTTER allows); nearest reachable size: "
-            f"{nearest.num_parameters}"
+            f"{min(reachable, key=lambda reached: abs(reached - size))}"
         )
     return nearest
