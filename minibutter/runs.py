@@ -20,7 +20,7 @@ from minibutter.datasets import Dataset, DatasetError, DatasetInfo
 from minibutter.energy import Energy, Meter
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
-from minibutter.nn.shapes import SHAPES, find_outline
+from minibutter.nn.shapes import SHAPES, find_outline, format_widths
 from minibutter.nn.training import OPTIMIZERS, EpochRow, Trainer, TrainingData, make_optimizer
 from minibutter.provenance import Provenance
 from minibutter.sweeps import identity
@@ -33,14 +33,20 @@ BUTTER_BATCH_SIZE = 256
 
 def _one_of(known: Any) -> Callable[[Any], None]:
     def check(value: Any) -> None:
-        if value not in known:
+        # Other types are refused with the type that is wanted, by the specification itself.
+        if isinstance(value, str) and value not in known:
             raise ValueError(f"unknown; it must be one of {', '.join(known)}")
 
     return check
 
 
+def _check_dataset(reference: Any) -> None:
+    if isinstance(reference, str):
+        datasets.check_reference(reference)
+
+
 CHECKS: Checks = {
-    "dataset": lambda reference: datasets.check_reference(str(reference)),
+    "dataset": _check_dataset,
     "shape": _one_of(SHAPES),
     "activation": _one_of(ACTIVATIONS),
     "initializer": _one_of(INITIALIZERS),
@@ -81,9 +87,19 @@ class Experiment:
         outline = (
             f"{spec.shape} {spec.size} depth {spec.depth}"
             if spec.widths is None
-            else "-".join(map(str, spec.widths))
+            else format_widths(spec.widths)
         )
         return f"{spec.dataset} {outline}"
+
+    @property
+    def depth(self) -> int:
+        """Dense layers, the output layer included."""
+        return self.spec.depth if self.spec.widths is None else len(self.spec.widths)
+
+    @property
+    def trains_in_one_batch(self) -> bool:
+        """Whether the batch was cut down to the training set."""
+        return self.n_train is not None and self.spec.batch_size > self.n_train
 
     @property
     def flops_per_epoch(self) -> float:
@@ -149,12 +165,8 @@ def plan_experiment(
         _check_batch_size(spec, info, n_train)
     except ValueError as error:
         problem = str(error)
-    content = spec.canonical() | {
-        "dataset": datasets.canonical_reference(spec.dataset),
-        "dataset_digest": info.digest if info else None,
-    }
     return Experiment(
-        experiment_id=identity.experiment_id(content),
+        experiment_id=identity.experiment_id(_identity_content(spec, info, n_train)),
         spec=spec,
         repetitions=repetitions,
         info=info,
@@ -163,6 +175,19 @@ def plan_experiment(
         n_test=n_test,
         problem=problem,
     )
+
+
+def _identity_content(
+    spec: RunSpec, info: DatasetInfo | None, n_train: int | None
+) -> dict[str, Any]:
+    """All that can change a number of a run and nothing else, each in one spelling."""
+    content = spec.canonical() | {"dataset": datasets.canonical_reference(spec.dataset)}
+    if info is not None and info.digest is not None:
+        # A local file is what it holds: inputs, targets and task, under any name.
+        content |= {"dataset": info.digest, "target": None, "task": None}
+    if n_train is not None:
+        content["batch_size"] = min(spec.batch_size, n_train)
+    return content
 
 
 @lru_cache(maxsize=256)
@@ -341,7 +366,9 @@ class _EpochColumns:
         for part in ("train", "test", "trained"):
             vectors = [getattr(row[1], part) for row in rows]
             is_measured = bool(vectors) and vectors[0] is not None
-            values = np.array(vectors, dtype=np.float32) if is_measured else None
+            # Where float64 diverges, float32 has long been infinite.
+            with np.errstate(over="ignore"):
+                values = np.array(vectors).astype(np.float32) if is_measured else None
             # The penalty at the end of the epoch is the same for both sets: test_penalty.
             names = METRICS if part == "trained" else (*METRICS, "penalty")
             for position, name in enumerate(names):
@@ -373,7 +400,7 @@ def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> di
         "repetition": repetition,
         "sweep": sweep,
         "task_override": spec.task,
-        "depth": spec.depth if spec.widths is None else len(spec.widths),
+        "depth": experiment.depth,
         "dataset_digest": info.digest if info else None,
         "task": info.task if info else None,
         "n_inputs": info.n_inputs if info else None,

@@ -84,7 +84,8 @@ def test_a_penalty_stands_apart_from_the_loss():
 
 
 def test_a_diverged_run_is_recorded_to_its_end_or_stops_by_choice():
-    wild = {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 6}
+    # With l2 = 1 every step multiplies the weights by -2e19, whatever the data: inf in two steps.
+    wild = {"optimizer": "sgd", "learning_rate": 1e19, "l2": 1.0, "epochs": 6}
     goes_on = execute(plan(**wild))
     assert goes_on.run["status"] == "completed"
     assert goes_on.run["diverged"]
@@ -154,7 +155,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(key, value):
 def test_an_unreachable_size_becomes_a_problem_that_names_the_nearest_reachable_size():
     experiment = plan(dataset="mnist", size=1024, depth=2)
     assert "size 1024 is unreachable" in experiment.problem
-    assert "nearest reachable size: 805" in experiment.problem
+    assert "nearest reachable size: 1006" in experiment.problem
     result = execute(experiment)
     assert result.run["error"] == experiment.problem
     assert result.run["energy_reason"]
@@ -231,12 +232,33 @@ def test_two_spellings_of_a_generator_are_one_experiment():
     assert one.experiment_id == other.experiment_id
 
 
-def test_a_local_file_is_known_by_its_content_and_not_by_its_folder(tmp_path):
+def test_a_local_file_is_known_by_its_content_and_not_by_its_name(tmp_path):
     rows = "a,y\n" + "".join(f"{i},{i % 3}\n" for i in range(60))
     ids = []
-    for folder, text in (("one", rows), ("two", rows), ("three", rows + "60,0\n")):
-        (tmp_path / folder).mkdir()
-        path = tmp_path / folder / "data.csv"
+    for name, text in (("one", rows), ("two", rows), ("three", rows + "60,0\n")):
+        path = tmp_path / f"{name}.csv"
         path.write_text(text)
         ids.append(plan(dataset=str(path), target="y").experiment_id)
     assert ids[0] == ids[1] != ids[2]
+    asked = plan(dataset=str(tmp_path / "one.csv"), target="y", task="classification")
+    assert asked.experiment_id == ids[0]
+
+
+def test_a_batch_that_takes_all_rows_is_the_same_experiment_however_it_is_written():
+    assert plan(batch_size=256).experiment_id == plan(batch_size=120).experiment_id
+    assert plan(batch_size=256).trains_in_one_batch
+    assert not plan(batch_size=120).trains_in_one_batch
+
+
+def test_the_streams_of_a_run_follow_from_its_id_alone(monkeypatch):
+    asked = []
+    original = runs.identity.random_stream
+    monkeypatch.setattr(
+        runs.identity,
+        "random_stream",
+        lambda *key: asked.append(key) or original(*key),
+    )
+    experiment = plan(label_noise=0.1, seed=7)
+    execute(experiment, 3, rank=5, n_ranks=9)
+    assert {key[:2] + key[3:] for key in asked} == {(experiment.experiment_id, 3, 7)}
+    assert {key[2] for key in asked} == {"split", "init", "shuffle", "label_noise"}

@@ -241,9 +241,11 @@ def _check_options(reference: str, target: str | None, task: str | None) -> None
     if target is None and task is None:
         return
     if not _is_file(reference) or _is_idx(_local_path(reference)):
+        given = {"target": target, "task": task}
+        names = " and ".join(f"{k} = {v!r}" for k, v in given.items() if v is not None)
         raise DatasetError(
-            f"target = {target!r} and task = {task!r} are given for {reference!r}, which has its"
-            " own; leave them out (they are for local tables)"
+            f"{names} given for {reference!r}, which has its own; leave it out (it is for local"
+            " tables)"
         )
 
 

@@ -35,7 +35,7 @@ def split_sizes(n_rows: int, test_fraction: float, method: str) -> tuple[int, in
     (3918, 980)
     """
     if not 0 < test_fraction < 1:
-        raise DatasetError(f"test_fraction is {test_fraction}; it must be between 0 and 1")
+        raise DatasetError(f"test_split is {test_fraction}; it must be between 0 and 1")
     # The products are those of scikit-learn and of Keras, rounding included: 0.07 × 100 is
     # 7.000000000000001, so that scikit-learn tests on 8 of 100 rows and Keras on 7.
     if method == "shuffled":
@@ -46,7 +46,7 @@ def split_sizes(n_rows: int, test_fraction: float, method: str) -> tuple[int, in
         raise DatasetError(f'the split method is {method!r}; it must be "shuffled" or "last"')
     if not 0 < n_test < n_rows:
         raise DatasetError(
-            f"a test_fraction of {test_fraction} of {n_rows} rows makes {n_test} test and"
+            f"a test_split of {test_fraction} of {n_rows} rows makes {n_test} test and"
             f" {n_rows - n_test} training rows; choose a fraction that leaves both some"
         )
     return n_rows - n_test, n_test

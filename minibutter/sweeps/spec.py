@@ -22,14 +22,19 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
-    NonNegativeInt,
-    PositiveInt,
     ValidationError,
     model_validator,
 )
 
 Checks = Mapping[str, Callable[[Any], None]]
 """For a key of `RunSpec`: a function that raises ValueError when the value cannot be."""
+
+
+# What the columns of the results can hold, and what a mistyped zero must not ask for.
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+LargeCount = Annotated[int, Field(ge=1, le=2**63 - 1)]
+MAX_DEPTH = 1000
+MAX_REPETITIONS = 1_000_000
 
 
 class SweepError(ValueError):
@@ -51,11 +56,11 @@ class RunSpec(BaseModel):
         None, description="how to read the target of a local file; inferred when left out"
     )
     shape: str = Field("rectangle", description="outline of the network")
-    size: PositiveInt | None = Field(None, description="trainable parameters wanted")
-    depth: Annotated[int, Field(ge=2)] | None = Field(
+    size: LargeCount | None = Field(None, description="trainable parameters wanted")
+    depth: Annotated[int, Field(ge=2, le=MAX_DEPTH)] | None = Field(
         None, description="dense layers, the output layer included"
     )
-    widths: tuple[PositiveInt, ...] | None = Field(
+    widths: Annotated[tuple[Count, ...], Field(max_length=MAX_DEPTH)] | None = Field(
         None, description="units of every layer, instead of size and depth"
     )
     activation: str = Field("relu", description="of the hidden layers")
@@ -63,8 +68,8 @@ class RunSpec(BaseModel):
     optimizer: str = Field("adam", description="update rule")
     learning_rate: FiniteFloat = Field(1e-4, gt=0, description="step size")
     momentum: FiniteFloat = Field(0.0, ge=0, lt=1, description="of sgd and rmsprop")
-    batch_size: PositiveInt = Field(256, description="rows per step")
-    epochs: PositiveInt = Field(3000, description="passes over the training set")
+    batch_size: Count = Field(256, description="rows per step")
+    epochs: Count = Field(3000, description="passes over the training set")
     l1: FiniteFloat = Field(0.0, ge=0, description="penalty on Σ|w| of every layer")
     l2: FiniteFloat = Field(0.0, ge=0, description="penalty on Σw² of every layer")
     label_noise: FiniteFloat = Field(
@@ -77,7 +82,7 @@ class RunSpec(BaseModel):
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of training")
     kernel: str = Field("naive", description="rung of the matrix product ladder")
-    seed: NonNegativeInt = Field(0, description="root of all random streams")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="root of all random streams")
     evaluate_train: bool = Field(
         False, description="evaluate the training set after every epoch too"
     )
@@ -218,13 +223,21 @@ def parse_sweep(document: Mapping[str, Any], origin: str, checks: Checks | None 
                 raise _unknown_key(where, key, _GRID_KEYS)
         merged = {**shared, **grid}
         repetitions = merged.pop("repetitions", 1)
-        if not isinstance(repetitions, int) or isinstance(repetitions, bool) or repetitions < 1:
+        is_count = isinstance(repetitions, int) and not isinstance(repetitions, bool)
+        if not is_count or not 1 <= repetitions <= MAX_REPETITIONS:
             raise SweepError(
-                f"{where}: repetitions = {repetitions!r}: must be a whole number from 1"
+                f"{where}: repetitions = {repetitions!r}: must be a whole number from 1 to "
+                f"{MAX_REPETITIONS}"
             )
         experiments += [(spec, repetitions) for spec in _expand(merged, where, checks or {})]
+    name = _text(document, "name", origin, Path(origin).stem)
+    if not name.strip() or name.startswith(".") or "/" in name:
+        raise SweepError(
+            f"{origin}: name = {name!r}: becomes the name of a folder, so it must not be empty, "
+            "begin with a dot or contain a slash"
+        )
     return Sweep(
-        name=_text(document, "name", origin, Path(origin).stem),
+        name=name,
         description=_text(document, "description", origin, ""),
         experiments=tuple(experiments),
         document=dict(document),
@@ -274,7 +287,8 @@ def explain(error: ValidationError) -> str:
     """One line for the first thing that is wrong with a specification: key = value: rule."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    # TOML has lists where Python has tuples.
+    message = message.replace("Input should be", "must be").replace("valid tuple", "list")
     key = first["loc"][0] if first["loc"] else None
     if first["type"] == "missing":
         return f"{key} is missing: every run needs one"

@@ -71,7 +71,7 @@ def test_last_split_keeps_the_order_and_draws_nothing():
 
 @pytest.mark.parametrize("test_fraction", [0, 1, -0.2, 1.5, float("nan")])
 def test_fraction_outside_zero_to_one_is_refused(test_fraction):
-    with pytest.raises(DatasetError, match=f"test_fraction is {test_fraction}"):
+    with pytest.raises(DatasetError, match=f"test_split is {test_fraction}"):
         split_dataset(10, test_fraction, "shuffled", rng())
 
 
