@@ -3,10 +3,16 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 
-from minibutter import launch, report
-from minibutter.sweeps.spec import parse_sweep
+from minibutter import launch, report, runs, store
+from minibutter.energy import open_meter
+from minibutter.launch import ranks as ranks_module
+from minibutter.launch import sweep as sweep_module
+from minibutter.nn.training import EpochRow
+from minibutter.provenance import read_provenance
+from minibutter.sweeps.spec import SweepError, parse_sweep
 
 SMALL = {
     "name": "small",
@@ -80,6 +86,89 @@ def test_a_thousand_problems_are_a_few_lines():
     lines = report.shorten_list(f"size {size} is unreachable" for size in range(1000))
     assert len(lines) == report.MAX_LINES + 1
     assert lines[-1] == "... and 995 more like these"
+
+
+def test_a_run_that_failed_for_want_of_memory_is_tried_again(sweep, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    prepare = runs._prepare
+
+    def exhaust(experiment, repetition, dataset):
+        if repetition == 1:
+            raise MemoryError("Unable to allocate 3.00 TiB")
+        return prepare(experiment, repetition, dataset)
+
+    monkeypatch.setattr(runs, "_prepare", exhaust)
+    failed = launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=out)
+    assert (failed.n_failed, failed.exit_code) == (2, 3)
+    monkeypatch.setattr(runs, "_prepare", prepare)
+    again = launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=out)
+    assert (again.n_runs, again.n_failed, again.exit_code) == (2, 0, 0)
+
+
+def test_a_run_that_can_never_succeed_is_not_tried_again(tmp_path, capsys):
+    sweep = parse_sweep(SMALL | {"dataset": "digits", "size": 32}, "small.toml")
+    for n_runs in (2, 0):
+        outcome = launch.run_sweep(
+            lambda: sweep, reporter=launch.PlainReporter(), out=tmp_path / "out"
+        )
+        assert (outcome.n_runs, outcome.exit_code) == (n_runs, 3)
+
+
+def test_data_that_cannot_be_read_stop_a_sweep_before_it_starts(tmp_path):
+    path = tmp_path / "holes.csv"
+    path.write_text("a,b,y\n" + "".join(f"{i},{i * 2},{i % 2}\n" for i in range(30)) + "1,,0\n")
+    sweep = parse_sweep(SMALL | {"dataset": ["iris", str(path)]}, "small.toml")
+    with pytest.raises(SweepError, match="target"):
+        launch.prepare_job(sweep, tmp_path / "out", None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_finished_runs_reach_the_disk_while_a_long_one_is_trained(tmp_path):
+    """Two runs: the second looks, during its epochs, for the first one's shard."""
+    clock = iter(range(0, 10**9, 3)).__next__  # three seconds pass between any two looks
+    out = tmp_path / "out"
+    job = launch.prepare_job(parse_sweep(SMALL | {"repetitions": 1}, "s.toml"), out, None)
+    (first, _), (second, _) = job.pending
+    seen = []
+    with store.ShardWriter(out, "rank0", clock=clock) as writer:
+        tracker = sweep_module._Tracker(
+            job, 0, writer, lambda progress: seen.append(len(list((out / "runs").iterdir())))
+        )
+        tracker._last_s = -1e9
+        meter = open_meter()
+        result = runs.execute(
+            job.experiments[first], 0, meter=meter, provenance=read_provenance(), sweep="s"
+        )
+        writer._clock = lambda: 0.0
+        writer._last_flush_s = 0.0
+        writer.add(result.run, result.epochs)
+        assert not list((out / "runs").iterdir())
+        writer._clock = clock
+        tracker.on_epoch(second, 0, 1, EpochRow(np.zeros(11), np.zeros(11), None, True))
+    assert seen == [1]
+
+
+def test_mpirun_of_another_mpi_is_refused(monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    monkeypatch.delenv("PMI_SIZE", raising=False)
+    with pytest.raises(launch.LaunchRefused, match=r"started 4 processes, .* there are 1"):
+        ranks_module._refuse_another_mpi(1, "MPICH")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "2")
+    with pytest.raises(launch.LaunchRefused, match=r"^$"):
+        ranks_module._refuse_another_mpi(1, "MPICH")
+    ranks_module._refuse_another_mpi(4, "Open MPI")
+
+
+def test_experiments_that_differ_can_be_told_apart_in_the_tables(tmp_path, capsys):
+    document = SMALL | {"size": 100, "optimizer": "sgd", "momentum": [0.0, 0.9], "seed": [1, 2]}
+    sweep = parse_sweep(document, "s.toml")
+    outcome = launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=tmp_path / "o")
+    table = report.results_table(outcome.experiments)
+    assert table[["momentum", "seed"]].to_numpy().tolist() == [
+        ["0", "1"], ["0", "2"], ["0.9", "1"], ["0.9", "2"],
+    ]  # fmt: skip
+    assert "activation" not in table
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ only. The same code runs without MPI, as one rank.
 
 from minibutter.launch.job import Job, prepare_job
 from minibutter.launch.plain import (
-    EXIT_INTERRUPTED,
-    INTERRUPTED,
     QUICKSTART,
     PlainReporter,
     closing_lines,
@@ -17,10 +15,17 @@ from minibutter.launch.plain import (
     opening_lines,
     remaining_s,
 )
-from minibutter.launch.ranks import Alone, Progress, Team, find_ranks
+from minibutter.launch.ranks import (
+    EXIT_INTERRUPTED,
+    INTERRUPTED,
+    Alone,
+    LaunchRefused,
+    Progress,
+    Team,
+    find_ranks,
+)
 from minibutter.launch.sweep import (
     EXIT_REFUSED,
-    LaunchRefused,
     Outcome,
     Reporter,
     run_sweep,

@@ -7,7 +7,7 @@ import minibutter
 from minibutter import datasets, runs, store
 from minibutter.runs import Experiment
 from minibutter.sweeps import identity
-from minibutter.sweeps.spec import Sweep
+from minibutter.sweeps.spec import Sweep, SweepError
 
 _EPOCH_OVERHEAD_FLOPS = 1e6  # what an epoch costs however small the network is
 
@@ -57,13 +57,16 @@ def prepare_job(sweep: Sweep, out: Path | None, data_dir: Path | None) -> Job:
         experiment.experiment_id: experiment
         for experiment in runs.plan_experiments(sweep, data_dir)
     }
+    for experiment in experiments.values():
+        if experiment.info is None:
+            raise SweepError(f"{experiment.spec.dataset} cannot be used: {experiment.problem}")
     requested = {key: experiment.repetitions for key, experiment in experiments.items()}
     document = {"sweep": sweep.document, "minibutter_version": minibutter.__version__}
     notes = store.open_directory(out, sweep.name, requested, document)
     notes += store.recover(out)
     finished, _ = store.finished_runs(out)
     wanted = [(key, repetition) for key, count in requested.items() for repetition in range(count)]
-    pending = [pair for pair in wanted if identity.run_id(*pair) not in finished]
+    pending = [pair for pair in wanted if not _is_done(experiments[pair[0]], pair[1], finished)]
     job = Job(
         name=sweep.name,
         out=out,
@@ -75,3 +78,13 @@ def prepare_job(sweep: Sweep, out: Path | None, data_dir: Path | None) -> Job:
     # Python's sort is stable: runs of equal cost keep the order of the file.
     pending.sort(key=lambda pair: job.work(pair[0]), reverse=True)
     return replace(job, pending=tuple(pending))
+
+
+def _is_done(experiment: Experiment, repetition: int, finished: dict[str, str]) -> bool:
+    """Whether a run need not be done again.
+
+    A run that failed although nothing in its specification stands in its way, for want of memory,
+    say, is tried again; one that can never succeed is not.
+    """
+    status = finished.get(identity.run_id(experiment.experiment_id, repetition))
+    return status is not None and (status != "failed" or experiment.problem is not None)

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from minibutter import report, runs
 from minibutter.launch.job import Job
-from minibutter.launch.ranks import Progress
-from minibutter.launch.sweep import EXIT_DONE, EXIT_REFUSED, LaunchRefused, Outcome, run_sweep
+from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
+from minibutter.launch.sweep import EXIT_DONE, EXIT_REFUSED, Outcome, run_sweep
 from minibutter.sweeps.spec import load_sweep
 
 QUICKSTART = "quickstart"
-EXIT_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
-INTERRUPTED = "\nstopped; the same command goes on from here"
 
 
 class PlainReporter:
@@ -51,7 +49,9 @@ class PlainReporter:
 
 def remaining_s(done: float, total: float, elapsed_s: float) -> float:
     """Seconds left if the work that is left goes as fast as the work that is done."""
-    return elapsed_s * (total - done) / done if done else math.inf
+    if done < 0.02 * total:  # too little to tell
+        return math.inf
+    return elapsed_s * (total - done) / done if done else 0.0
 
 
 def opening_lines(job: Job, n_ranks: int) -> list[str]:
@@ -65,6 +65,13 @@ def opening_lines(job: Job, n_ranks: int) -> list[str]:
     ]
     problems = [experiment.problem for experiment in job.experiments.values()]
     lines += [f"cannot run: {problem}" for problem in report.shorten_list(filter(None, problems))]
+    clipped = [e for e in job.experiments.values() if e.trains_in_one_batch]
+    if clipped:
+        lines.append(
+            f"{len(clipped)} experiments take all rows in one step: batch_size "
+            f"{clipped[0].spec.batch_size} exceeds the {clipped[0].n_train} training rows of "
+            f"{clipped[0].spec.dataset}"
+        )
     if job.pending:
         lines.append("compiling the kernels, or loading them from the cache ...")
     return lines

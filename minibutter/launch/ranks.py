@@ -17,8 +17,18 @@ NAP_S = 0.02
 """Pause between two looks at the mailbox."""
 
 EXIT_BUG = 1
+EXIT_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+INTERRUPTED = "\nstopped; the same command goes on from here"
 
-_LAUNCHER_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+class LaunchRefused(Exception):
+    """A sweep cannot start as asked. Raised on all ranks, so that all end alike.
+
+    The message says what to do; only rank 0 has one, so that it is printed once.
+    """
 
 
 @dataclass
@@ -59,14 +69,14 @@ class Alone:
     def part(self) -> None:
         """There is nobody to wait for."""
 
-    def abort(self) -> None:
+    def abort(self, cause: BaseException) -> None:
         """There is nobody to stop; the exception goes on."""
 
 
 class Team:
     """The ranks of an MPI launcher."""
 
-    _PROGRESS_TAG, _FAREWELL_TAG = 1, 2
+    _PROGRESS_TAG, _FAREWELL_TAG, _READY_TAG = 1, 2, 3
 
     def __init__(self) -> None:
         from mpi4py import MPI
@@ -74,13 +84,19 @@ class Team:
         self._mpi = MPI
         self._comm = MPI.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
+        _refuse_another_mpi(self.size, MPI.Get_library_version().split("\n")[0])
         node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.node_size = node.size
         node.Free()
         self._sends: list = []
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
+        """Rank 0's value, on every rank; the others sleep until it is there."""
+        if self.rank == 0:
+            for rank in range(1, self.size):
+                self._sends.append(self._comm.isend(None, dest=rank, tag=self._READY_TAG))
+        else:
+            self._await(self._READY_TAG)
         return self._comm.bcast(value, root=0)
 
     def send_progress(self, progress: Progress) -> None:
@@ -103,20 +119,51 @@ class Team:
             while not self._mpi.Request.Testall(requests):
                 time.sleep(NAP_S)
             return
-        while not self._comm.iprobe(source=0, tag=self._FAREWELL_TAG):
-            time.sleep(NAP_S)
-        self._comm.recv(source=0, tag=self._FAREWELL_TAG)
+        self._await(self._FAREWELL_TAG)
         self._mpi.Request.Waitall(self._sends)
 
-    def abort(self) -> None:
+    def abort(self, cause: BaseException) -> None:
         """Say what happened where, and stop every rank: the others would wait for ever."""
-        lines = traceback.format_exc()
-        print(f"rank {self.rank} of {self.size} failed:\n{lines}", file=sys.stderr, flush=True)
-        self._comm.Abort(EXIT_BUG)
+        if isinstance(cause, KeyboardInterrupt):
+            code, message = EXIT_INTERRUPTED, INTERRUPTED if self.rank == 0 else ""
+        else:
+            lines = "".join(traceback.format_exception(cause))
+            code, message = EXIT_BUG, f"rank {self.rank} of {self.size} failed:\n{lines}"
+        print(message, file=sys.stderr, flush=True)
+        self._comm.Abort(code)
+        # MPICH's Abort may return before the launcher's signal arrives.
+        os._exit(code)
+
+    def _await(self, tag: int) -> None:
+        """Sleep until rank 0 has sent an empty message with this tag."""
+        while not self._comm.iprobe(source=0, tag=tag):
+            time.sleep(NAP_S)
+        self._comm.recv(source=0, tag=tag)
 
 
 def find_ranks() -> Alone | Team:
     """The ranks that the launcher started; one, without MPI, where there is no launcher."""
-    if any(variable in os.environ for variable in _LAUNCHER_VARIABLES):
+    if any(variable in os.environ for variable in _RANK_VARIABLES):
         return Team()
     return Alone()
+
+
+def _refuse_another_mpi(size: int, library: str) -> None:
+    """An mpirun of another MPI starts processes that do not know each other: each would be rank 0
+    of 1 and do the whole sweep.
+
+    Raises
+    ------
+    LaunchRefused
+        If the launcher's number of processes is not that of the communicator.
+    """
+    started = next((int(os.environ[name]) for name in _SIZE_VARIABLES if name in os.environ), size)
+    if started == size:
+        return
+    is_first = all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES)
+    raise LaunchRefused(
+        f"the launcher started {started} processes, but for mpi4py, which uses {library}, there "
+        f"are {size}: use the mpirun of that MPI, or make mpi4py load the launcher's"
+        if is_first
+        else ""
+    )

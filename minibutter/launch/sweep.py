@@ -13,7 +13,7 @@ from minibutter import runs, store
 from minibutter.datasets import DatasetError
 from minibutter.energy import open_meter
 from minibutter.launch.job import Job, prepare_job
-from minibutter.launch.ranks import NAP_S, Alone, Progress, Team, find_ranks
+from minibutter.launch.ranks import NAP_S, Alone, LaunchRefused, Progress, Team, find_ranks
 from minibutter.nn.training import EpochRow, compile_kernels
 from minibutter.provenance import read_provenance
 from minibutter.runs import RunResult
@@ -22,13 +22,6 @@ from minibutter.sweeps.spec import Sweep, SweepError
 EXIT_DONE, EXIT_REFUSED, EXIT_FAILED_RUNS = 0, 2, 3
 
 _SNAPSHOT_INTERVAL_S = 0.5
-
-
-class LaunchRefused(Exception):
-    """A sweep cannot start as asked. Raised on all ranks, so that all end alike.
-
-    The message says what to do; only rank 0 has one, so that it is printed once.
-    """
 
 
 @dataclass
@@ -53,7 +46,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when a run of the directory failed."""
+        """0, or 3 when a run of the directory has failed."""
         return EXIT_FAILED_RUNS if (self.runs["status"] == "failed").any() else EXIT_DONE
 
 
@@ -103,8 +96,8 @@ def run_sweep(
         return _run_sweep(ranks, read_sweep, reporter, out, data_dir)
     except LaunchRefused:
         raise
-    except BaseException:
-        ranks.abort()
+    except BaseException as cause:
+        ranks.abort(cause)
         raise
 
 
@@ -166,11 +159,19 @@ def _run_sweep(
 
 
 class _Tracker:
-    """Keeps a rank's progress up to date and passes it on, not too often."""
+    """Keeps a rank's progress up to date, passes it on, not too often, and sees to it that
+    finished runs do not wait for the disk while a long one is trained."""
 
-    def __init__(self, job: Job, rank: int, pass_on: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        rank: int,
+        writer: store.ShardWriter,
+        pass_on: Callable[[Progress], None],
+    ) -> None:
         self.progress = Progress(rank)
         self._job = job
+        self._writer = writer
         self._pass_on = pass_on
         self._finished_work = 0.0
         self._last_s = time.perf_counter()
@@ -187,6 +188,7 @@ class _Tracker:
             f"{experiment.title} #{repetition} epoch {epoch}/{experiment.spec.epochs} "
             f"test loss {row.test[0]:.4f}"
         )
+        self._writer.flush_if_due()
         self._pass_on(self.progress)
 
     def on_run(self, key: str, result: RunResult) -> None:
@@ -208,11 +210,11 @@ def _work_through(
 ) -> Progress:
     """Train this rank's share of the runs, one after the other."""
     share = job.pending[ranks.rank :: ranks.size]
-    tracker = _Tracker(job, ranks.rank, pass_on)
     with (
         store.ShardWriter(job.out, f"rank{ranks.rank}") as writer,
         open_meter(shared=ranks.node_size > 1) as meter,
     ):
+        tracker = _Tracker(job, ranks.rank, writer, pass_on)
         for key, repetition in share:
             result = runs.execute(
                 job.experiments[key],

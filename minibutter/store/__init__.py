@@ -1,4 +1,4 @@
-"""Results on the disk: two Parquet tables a sweep, written so that a kill costs no finished run.
+"""Results on the disk: two Parquet tables a sweep that agree after a kill at any instant.
 
 `schema` names the columns, `shards` writes and reads single files, `recovery` puts a directory in
 order after a kill, `manifest` says which sweep a directory belongs to, `tables` reads the results

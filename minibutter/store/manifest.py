@@ -49,11 +49,13 @@ def open_directory(
         directory.mkdir(parents=True, exist_ok=True)
         stored = _read_manifest(directory)
         messages = [] if stored is None else _continue(directory, stored, name, requested)
+        known = {} if stored is None else stored["requested"]
         # The manifest goes first: a kill after it leaves a directory that the sweep still owns.
         manifest = {
             "format_version": FORMAT_VERSION,
             "name": name,
-            "requested": dict(requested),
+            # Fewer repetitions than before ask for nothing new, and take nothing away.
+            "requested": {k: max(n, known.get(k, 0)) for k, n in requested.items()},
             "document": dict(document),
         }
         _replace(directory / MANIFEST, json.dumps(manifest, indent=1) + "\n")
@@ -108,22 +110,18 @@ def _continue(
 ) -> list[str]:
     before = stored["requested"]
     gone = [key for key in before if key not in requested]
-    fewer = [key for key in before if key in requested and requested[key] < before[key]]
-    if gone or fewer:
-        n_runs = sum(
-            n - requested.get(key, 0) for key, n in before.items() if key in {*gone, *fewer}
-        )
+    if gone:
+        n_runs = sum(before[key] for key in gone)
         raise StoreError(
             f"{directory} holds another sweep, {stored['name']!r}: {name!r} does not ask for "
-            f"{len(gone)} of its {len(before)} experiments, and asks for fewer repetitions of "
-            f"{len(fewer)} ({n_runs} runs in all); choose another directory (--out), or start the "
-            "original file with nothing taken away from it"
+            f"{len(gone)} of its {len(before)} experiments ({n_runs} runs); choose another "
+            "directory (--out), or start the original file with nothing taken away from it"
         )
     messages = [f"{directory} continues the sweep {stored['name']!r}"]
     if name != stored["name"]:
         messages.append(f"the sweep is called {name!r} from now on")
     n_experiments = len(requested) - len(before)
-    n_runs = sum(requested.values()) - sum(before.values())
+    n_runs = sum(max(n - before.get(key, 0), 0) for key, n in requested.items())
     if n_runs:
         messages.append(f"it grows by {n_runs} runs (new experiments: {n_experiments})")
     return messages

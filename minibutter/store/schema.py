@@ -142,7 +142,9 @@ _OUTCOME = [
     _or_null(_computed("diverged_epoch", INT32, "first epoch whose loss was not finite")),
     _computed("epochs_completed", INT32, "rows of the run in the table of epochs"),
     _or_null(_provenance("error", TEXT, "why the run failed")),
-    _or_null(_measured("duration_s", FLOAT64, "wall-clock time of all epochs", "s")),
+    _or_null(
+        _measured("duration_s", FLOAT64, "wall-clock time from the first epoch to the last", "s")
+    ),
     *map(_or_null, _energy("all epochs")),
 ]
 

@@ -70,9 +70,9 @@ class Shard:
 class ShardWriter:
     """Bundles finished runs into shards; one writer a process.
 
-    A shard is closed when a run is added and `interval_s` has passed since the last one, so that
-    a long run is on the disk at once and short runs share a file, and when the block is left,
-    also through an exception.
+    A shard is closed when `interval_s` has passed since the last one, so that a long run is on the
+    disk at once and short runs share a file, and when the block is left, also through an
+    exception. A kill costs at most the runs that finished within the last `interval_s`.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class ShardWriter:
         self,
         directory: str | Path,
         label: str,
-        interval_s: float = 10.0,
+        interval_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = Path(directory)

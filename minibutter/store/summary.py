@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from minibutter.store.schema import ENERGY_QUALITIES, EXPERIMENT_COLUMNS
-from minibutter.store.shards import sync_folder
+from minibutter.store.shards import StoreError, sync_folder
 from minibutter.store.tables import read_epochs, read_runs
 
 _LOSS_STATISTICS = ("num_finite", "min", "q1", "median", "q3", "max", "avg", "stddev")
@@ -142,7 +142,7 @@ def write_summary(directory: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises
     ------
     StoreError
-        If nothing is stored there.
+        If nothing is stored there, or the summary cannot be written.
     """
     directory = Path(directory)
     runs = read_runs(directory, columns=_RUN_COLUMNS)
@@ -150,10 +150,16 @@ def write_summary(directory: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     experiments = summarize_experiments(runs, epochs)
     by_epoch = summarize_epochs(runs, epochs)
     folder = directory / "summary"
-    folder.mkdir(exist_ok=True)
-    for name, frame in (("experiments", experiments), ("epochs", by_epoch)):
-        frame.attrs["problems"] = epochs.attrs["problems"]
-        _write_frame(frame, folder / f"{name}.parquet")
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, frame in (("experiments", experiments), ("epochs", by_epoch)):
+            frame.attrs["problems"] = epochs.attrs["problems"]
+            _write_frame(frame, folder / f"{name}.parquet")
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot take the summary ({error.strerror or error}); make it writable for "
+            "you, or copy the results to a folder that is"
+        ) from error
     return experiments, by_epoch
 
 

@@ -49,8 +49,9 @@ class Launcher:
             self.command(n_ranks, *arguments),
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
+            text=True,
         )
 
     def epochs_as_bits(self, out: Path) -> pd.DataFrame:

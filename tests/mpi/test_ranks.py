@@ -55,7 +55,7 @@ def test_a_killed_job_started_again_finishes_with_the_same_rows(launcher, sweep_
             assert job.poll() is None, "the job ended before it could be killed"
             time.sleep(0.02)
         kill_family(job.pid)
-        job.wait(timeout=30)
+        job.communicate(timeout=30)
     n_survived = len(pd.read_parquet(killed / "runs"))
     assert 5 <= n_survived < 12
     again = launcher.run(2, launcher.mpi_run, sweep_file, "--out", killed)
@@ -65,6 +65,23 @@ def test_a_killed_job_started_again_finishes_with_the_same_rows(launcher, sweep_
         launcher.epochs_as_bits(killed), launcher.epochs_as_bits(undisturbed), check_exact=True
     )
     assert pd.read_parquet(killed / "runs")["run_id"].is_unique
+
+
+def test_ctrl_c_ends_all_ranks_with_one_line_and_the_job_goes_on_later(launcher, sweep_file):
+    script = launcher.scripts / "prompt_shards.py"
+    job = launcher.start(2, script, sweep_file, "--out", "out")
+    runs_folder = launcher.folder / "out" / "runs"
+    deadline_s = time.monotonic() + 120
+    while not list(runs_folder.glob("*.parquet")):
+        assert time.monotonic() < deadline_s, "the job closed no shard in two minutes"
+        time.sleep(0.02)
+    job.send_signal(signal.SIGINT)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode != 0
+    assert "Traceback" not in errors
+    again = launcher.run(2, launcher.mpi_run, sweep_file, "--out", "out")
+    assert again.returncode == 0, again.stderr
+    assert pd.read_parquet(runs_folder)["run_id"].is_unique
 
 
 def test_a_finished_sweep_started_again_trains_nothing(launcher, sweep_file):
