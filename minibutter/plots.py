@@ -10,22 +10,40 @@ from matplotlib.figure import Figure
 
 _PANEL_INCHES = (3.1, 2.6)
 _MAX_COLUMNS = 4
+_MAX_PANELS = 64
+
+_SETTINGS = (
+    "activation", "initializer", "optimizer", "learning_rate", "momentum", "batch_size", "epochs",
+    "l1", "l2", "label_noise", "test_split", "split_method", "dtype", "kernel", "seed",
+)  # fmt: skip
 
 
 def draw_learning_curves(experiments: pd.DataFrame, epochs: pd.DataFrame, path: Path) -> None:
-    """Median test loss against the epoch, with its quartiles: a panel per data set, depth and
-    shape, a curve per network, the darker the larger.
+    """Median test loss against the epoch, with its quartiles: a curve per network, the darker the
+    larger, in a panel for every combination of the settings in which the experiments differ.
 
     Parameters
     ----------
     experiments, epochs : summaries of `minibutter.store`, one row an experiment and one row an
         experiment and epoch.
     path : file to write; its ending chooses the format.
+
+    Raises
+    ------
+    ValueError
+        If nothing was trained, there are more panels than anybody can read, or the format is not
+        known.
     """
-    drawn = experiments[experiments["num_parameters"].notna()]
-    panels = list(drawn.groupby(["dataset", "depth", "shape"], sort=True))
+    drawn = experiments[experiments["num_runs"] > 0]
+    differing = [key for key in _SETTINGS if drawn[key].nunique(dropna=False) > 1]
+    panels = list(drawn.groupby(["dataset", "depth", "shape", *differing], dropna=False))
     if not panels:
         raise ValueError("no experiment has a trained run, so there is nothing to draw")
+    if len(panels) > _MAX_PANELS:
+        raise ValueError(
+            f"the experiments differ in {', '.join(differing) or 'shape and depth'} and would fill "
+            f"{len(panels)} panels (limit {_MAX_PANELS}); draw a part of summary/*.parquet"
+        )
     n_columns = min(_MAX_COLUMNS, len(panels))
     for candidate in range(_MAX_COLUMNS, 1, -1):
         if len(panels) % candidate == 0:
@@ -40,7 +58,7 @@ def draw_learning_curves(experiments: pd.DataFrame, epochs: pd.DataFrame, path: 
     axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=share_y, squeeze=False).ravel()
     curves = {key: rows.sort_values("epoch") for key, rows in epochs.groupby("experiment_id")}
     colours = _colours(drawn["num_parameters"])
-    for axis, ((dataset, depth, shape), members) in zip(axes, panels, strict=False):
+    for axis, ((dataset, depth, shape, *settings), members) in zip(axes, panels, strict=False):
         for member in members.sort_values("num_parameters").itertuples():
             curve = curves.get(member.experiment_id)
             if curve is None:
@@ -56,7 +74,11 @@ def draw_learning_curves(experiments: pd.DataFrame, epochs: pd.DataFrame, path: 
                 alpha=0.2,
                 linewidth=0,
             )
-        axis.set_title(f"{dataset}, {shape}, depth {depth}", fontsize=9)
+        lines = [f"{dataset.partition(':')[0]}, {shape}, depth {depth}"]
+        if differing:
+            named = zip(differing, settings, strict=True)
+            lines.append(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in named))
+        axis.set_title("\n".join(lines), fontsize=9)
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))

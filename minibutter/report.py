@@ -11,8 +11,40 @@ import pandas as pd
 MAX_ROWS = 60
 """Rows of a table that a person will read; the Parquet files and --json have all of them."""
 
+_ALWAYS_SHOWN = ("dataset", "shape", "depth", "size")
+_SHOWN_WHERE_DIFFERENT = (
+    "target", "task_override", "activation", "initializer", "optimizer", "learning_rate",
+    "momentum", "batch_size", "epochs", "l1", "l2", "label_noise", "test_split", "split_method",
+    "dtype", "kernel", "seed", "evaluate_train", "on_divergence",
+)  # fmt: skip
+_LABELS = {"dataset": "data set", "learning_rate": "lr", "batch_size": "batch", "l1": "l1"}
+
 MAX_LINES = 5
 """Messages of one kind that a person will read."""
+
+
+def varying_settings(experiments: pd.DataFrame) -> pd.DataFrame:
+    """Which experiment is which: settings as strings, one row an experiment, in a stable order.
+
+    Data set, shape, depth and size always stand there; of the others only those that differ.
+
+    Parameters
+    ----------
+    experiments : columns named like the fields of a specification; others are passed over.
+
+    Returns
+    -------
+    DataFrame of strings with the index of `experiments`, sorted from left to right.
+    """
+    keys = [*_ALWAYS_SHOWN, *(key for key in _SHOWN_WHERE_DIFFERENT if key in experiments)]
+    shown = [
+        key for key in keys if key in _ALWAYS_SHOWN or experiments[key].astype(str).nunique() > 1
+    ]
+    ordered = experiments.sort_values(shown, kind="stable", na_position="last")
+    return pd.DataFrame(
+        {_LABELS.get(key, key.replace("_", " ")): ordered[key].map(_setting) for key in shown},
+        index=ordered.index,
+    )
 
 
 def results_table(experiments: pd.DataFrame) -> pd.DataFrame:
@@ -24,45 +56,24 @@ def results_table(experiments: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame of strings. "test loss" is the lowest of a run, "epoch" where it was, "accuracy"
-    the highest on test data: medians over repetitions. Settings that all rows share are left out,
-    energy where none was measured, and the parameters where they are near a size that is shown.
+    DataFrame of strings. "test loss" is the lowest of a run, "epoch" where it was, "accuracy" the
+    highest on test data: medians over repetitions. Energy is left out where none was measured, the
+    parameters where they are near a size that is shown.
     """
-    rows = []
-    for _, row in experiments.sort_values(["dataset", "depth", "shape", "size"]).iterrows():
-        descriptors = {
-            "data set": str(row["dataset"]),
-            "shape": str(row["shape"]),
-            "depth": str(row["depth"]),
-            "size": _integer(row["size"]),
-            "activation": str(row["activation"]),
-            "optimizer": str(row["optimizer"]),
-            "lr": f"{row['learning_rate']:g}",
-            "batch": str(row["batch_size"]),
-            "l1": f"{row['l1']:g}",
-            "l2": f"{row['l2']:g}",
-            "noise": f"{row['label_noise']:g}",
-            "dtype": str(row["dtype"]),
-        }
-        outcome = {
-            "parameters": _integer(row["num_parameters"]),
-            "runs": _runs(row),
-            "test loss [quartiles]": _with_quartiles(row, "test_loss_min_value"),
-            "epoch": _number(row["test_loss_min_epoch_median"], ".0f"),
-            "accuracy": _number(row["test_accuracy_max_value_median"], ".3f"),
-            "s/run": _number(row["duration_s_median"], ".2f"),
-            "J/run": _number(row["energy_j_median"], ".1f"),
-        }
-        rows.append(descriptors | outcome)
-    table = pd.DataFrame(rows)
-    always = ("data set", "shape", "depth", "size")
-    descriptors = list(table.columns[: table.columns.get_loc("parameters")])
-    dull = [name for name in descriptors if name not in always and table[name].nunique() == 1]
-    if (table["J/run"] == "-").all():
-        dull.append("J/run")
-    if (table["size"] != "-").all():
-        dull.append("parameters")
-    return table.drop(columns=dull)
+    table = varying_settings(experiments)
+    ordered = experiments.loc[table.index]
+    if experiments["size"].isna().any():
+        table["parameters"] = ordered["num_parameters"].map(_setting)
+    for label, text in (
+        ("runs", _runs),
+        ("test loss [quartiles]", lambda row: _with_quartiles(row, "test_loss_min_value")),
+        ("epoch", lambda row: _number(row["test_loss_min_epoch_median"], ".0f")),
+        ("accuracy", lambda row: _number(row["test_accuracy_max_value_median"], ".3f")),
+        ("s/run", lambda row: _number(row["duration_s_median"], ".2f")),
+        ("J/run", lambda row: _number(row["energy_j_median"], ".1f")),
+    ):
+        table[label] = [text(row) for _, row in ordered.iterrows()]
+    return table.drop(columns="J/run") if (table["J/run"] == "-").all() else table
 
 
 def shorten(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -118,8 +129,9 @@ def duration_text(seconds: float) -> str:
 
 def energy_text(runs: pd.DataFrame) -> str:
     """One sentence on the energy of the runs: how much, how measured, or why it is not known."""
+    runs = runs[runs["status"] != "failed"]
     if not len(runs):
-        return "energy: no runs"
+        return "energy: no run was trained"
     known = runs["energy_j"].notna()
     if known.any():
         sources = ", ".join(sorted(set(runs.loc[known, "energy_source"])))
@@ -155,8 +167,11 @@ def _number(value: float, form: str) -> str:
     return "-" if pd.isna(value) else format(value, form)
 
 
-def _integer(value: float) -> str:
-    return "-" if pd.isna(value) else str(int(value))
+def _setting(value: object) -> str:
+    """A setting as short as it can be written; sizes come as floats where one is missing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+        return "-"
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 def _is_numeric(cell: str) -> bool:

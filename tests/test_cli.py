@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def test_data_show_reads_the_data(call, data_dir):
         (["train", "--dataset", "wine_white", "--size", "64", "--depth", "2"],
          "there is no data set 'wine_white'; did you mean 'wine"),
         (["train", "--dataset", "mnist", "--size", "1024", "--depth", "2"],
-         "size 1024 is unreachable .* nearest reachable size: 805"),
+         "size 1024 is unreachable .* nearest reachable size: 1006"),
         (["train", *SMALL, "--batch-size", "5000"],
          "batch_size is 5000, but iris has 120 training rows; it must be between 1 and 120"),
         (["train", *SMALL, "--learning-rate", "-0.1"], r"learning.rate = -0\.1: .*greater than 0"),
@@ -235,6 +236,14 @@ def test_every_command_has_help_and_stands_in_the_readme(command):
     shown = CliRunner().invoke(cli.app, [*command, "--help"])
     assert shown.exit_code == 0
     assert f"minibutter {' '.join(command)}" in README.read_text()
+
+
+def test_the_sweep_in_the_readme_can_be_planned_as_it_stands(call, tmp_path):
+    (block,) = re.findall(r"```toml\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    (tmp_path / "noise.toml").write_text(block)
+    document = json.loads(call("sweep", "plan", "noise.toml", "--json")[1])
+    assert len(document["experiments"]) == 3 * 3 * 4 * 5 + 2
+    assert [row["problem"] for row in document["experiments"] if row["problem"]] == []
 
 
 def test_the_installed_command_and_the_module_print_the_version():

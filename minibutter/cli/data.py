@@ -26,7 +26,7 @@ def list_names(data_dir: DataDir = None, as_json: Json = False) -> None:
     table = pd.DataFrame(
         [
             {
-                "data set": entry.info.name,
+                "data set": entry.info.name.partition(":")[0],
                 "kind": entry.kind,
                 "task": entry.info.task,
                 "rows": str(entry.info.n_rows),

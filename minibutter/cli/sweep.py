@@ -11,6 +11,7 @@ from rich.console import Console
 from minibutter import launch, report, runs
 from minibutter.cli.options import DataDir, Json, Out, SweepSource
 from minibutter.cli.terminal import Bar, Silent, print_json, records, show_table
+from minibutter.nn.shapes import format_widths
 from minibutter.sweeps.spec import Sweep, catalogue, load_sweep
 
 
@@ -90,35 +91,25 @@ def plan(
 
 
 def _plan_table(experiments: list[runs.Experiment]) -> pd.DataFrame:
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         [
             {
-                "experiment": experiment.experiment_id[:8],
-                "data set": experiment.spec.dataset,
-                "shape": experiment.spec.shape,
-                "size": str(experiment.spec.size or "-"),
-                "widths": _short_widths(experiment.network.widths) if experiment.network else "-",
-                "parameters": str(experiment.network.num_parameters if experiment.network else "-"),
-                "optimizer": f"{experiment.spec.optimizer} {experiment.spec.learning_rate:g}",
-                "batch": str(experiment.spec.batch_size),
-                "epochs": str(experiment.spec.epochs),
-                "repetitions": str(experiment.repetitions),
+                **experiment.spec.model_dump(exclude={"widths"}),
+                "depth": experiment.depth,
+                "network": experiment.network and format_widths(experiment.network.widths),
+                "parameters": experiment.network and experiment.network.num_parameters,
+                "repetitions": experiment.repetitions,
+                "id": experiment.experiment_id[:8],
                 "": "cannot run" if experiment.problem else "",
             }
             for experiment in experiments
         ]
     )
-
-
-def _short_widths(widths: tuple[int, ...]) -> str:
-    """17-17-17-7 as 17x3-7."""
-    parts: list[list[int]] = []
-    for width in widths:
-        if parts and parts[-1][0] == width:
-            parts[-1][1] += 1
-        else:
-            parts.append([width, 1])
-    return "-".join(f"{width}x{count}" if count > 1 else str(width) for width, count in parts)
+    table = report.varying_settings(frame)
+    for column in ("network", "parameters", "repetitions", "id", ""):
+        cells = frame.loc[table.index, column]
+        table[column] = ["-" if pd.isna(cell) else str(cell) for cell in cells]
+    return table if any(table[""]) else table.drop(columns="")
 
 
 def list_catalogue() -> None:

@@ -1,5 +1,6 @@
 """`minibutter train`: one experiment, from options."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +67,9 @@ def _single_experiment(values: dict[str, Any], repetitions: int, data_dir: Path 
     experiment = runs.plan_experiment(spec, repetitions, data_dir)
     if experiment.problem is not None:
         raise SweepError(experiment.problem)
-    name = f"{Path(spec.dataset).name.partition(':')[0]}-{experiment.experiment_id[:8]}"
+    # A name for a folder: of a generator its kind, of a file its name without odd characters.
+    stem = re.sub(r"[^\w.-]", "_", Path(spec.dataset).name.partition(":")[0])[:40].lstrip(".")
+    name = f"{stem}-{experiment.experiment_id[:8]}"
     document = spec.model_dump(mode="json", exclude_none=True) | {"repetitions": repetitions}
     return Sweep(name, "a single experiment", ((spec, repetitions),), document)
 
