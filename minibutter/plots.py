@@ -81,7 +81,15 @@ def draw_learning_curves(experiments: pd.DataFrame, epochs: pd.DataFrame, path: 
         axis.set_title("\n".join(lines), fontsize=9)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        low, high = axis.get_ylim()
+        # Less than a factor of 4 holds too few of 1, 2, 5, 10, ... to read a value from.
+        is_narrow = high < 4 * low
+        locator = (
+            matplotlib.ticker.MaxNLocator(5)
+            if is_narrow
+            else matplotlib.ticker.LogLocator(subs=(1, 2, 5))
+        )
+        axis.yaxis.set_major_locator(locator)
         axis.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))

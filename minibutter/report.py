@@ -69,8 +69,8 @@ def results_table(experiments: pd.DataFrame) -> pd.DataFrame:
         ("test loss [quartiles]", lambda row: _with_quartiles(row, "test_loss_min_value")),
         ("epoch", lambda row: _number(row["test_loss_min_epoch_median"], ".0f")),
         ("accuracy", lambda row: _number(row["test_accuracy_max_value_median"], ".3f")),
-        ("s/run", lambda row: _number(row["duration_s_median"], ".2f")),
-        ("J/run", lambda row: _number(row["energy_j_median"], ".1f")),
+        ("s/run", lambda row: _number(row["duration_s_median"], ".3g")),
+        ("J/run", lambda row: _number(row["energy_j_median"], ".3g")),
     ):
         table[label] = [text(row) for _, row in ordered.iterrows()]
     return table.drop(columns="J/run") if (table["J/run"] == "-").all() else table
