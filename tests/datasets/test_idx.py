@@ -158,5 +158,5 @@ def test_damaged_gzip_is_refused(tmp_path, cut):
 
 def test_target_and_task_are_refused_for_images(tmp_path):
     path = write_pair(tmp_path, "train", *images(4))
-    assert "leave them out" in refusal(path, target="label")
-    assert "leave them out" in refusal(tmp_path, task="regression")
+    assert "leave it out" in refusal(path, target="label")
+    assert "leave it out" in refusal(tmp_path, task="regression")

@@ -74,7 +74,7 @@ def test_canonical_reference_drops_folders_only(reference, canonical):
 @pytest.mark.parametrize("options", [{"target": "y"}, {"task": "regression"}])
 def test_target_and_task_are_for_local_tables_only(reference, options):
     for function in (describe, load):
-        with pytest.raises(DatasetError, match="leave them out"):
+        with pytest.raises(DatasetError, match="leave it out"):
             function(reference, **options)
 
 
