@@ -17,7 +17,7 @@ _SHOWN_WHERE_DIFFERENT = (
     "momentum", "batch_size", "epochs", "l1", "l2", "label_noise", "test_split", "split_method",
     "dtype", "kernel", "seed", "evaluate_train", "on_divergence",
 )  # fmt: skip
-_LABELS = {"dataset": "data set", "learning_rate": "lr", "batch_size": "batch", "l1": "l1"}
+_LABELS = {"dataset": "data set", "learning_rate": "lr", "batch_size": "batch"}
 
 MAX_LINES = 5
 """Messages of one kind that a person will read."""
