@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,11 @@ def minibutter_side(network: Network, start: np.ndarray, x: np.ndarray, y: np.nd
         return trainer.parameters
 
     return run
+
+
+def naive_side(network: Network, start: np.ndarray, x: np.ndarray, y: np.ndarray) -> Side:
+    """Our kernels on the textbook's matrix product."""
+    return minibutter_side(replace(network, kernel="naive"), start, x, y)
 
 
 def numpy_side(network: Network, start: np.ndarray, x: np.ndarray, y: np.ndarray) -> Side:
@@ -136,7 +142,7 @@ def measure(hidden: tuple[int, ...], rounds: int) -> dict:
     x, y = make_data(rng)
     network = Network(N_INPUTS, (*hidden, N_OUTPUTS), "classification")
     start = network.initial_parameters("glorot_uniform", rng)
-    makers = {"minibutter": minibutter_side, "numpy": numpy_side}
+    makers = {"minibutter": minibutter_side, "naive": naive_side, "numpy": numpy_side}
     try:
         import torch  # noqa: F401
 
@@ -171,9 +177,9 @@ def measure(hidden: tuple[int, ...], rounds: int) -> dict:
 def as_markdown(document: dict) -> str:
     """The table of the README."""
     lines = [
-        "| widths after 64 inputs | parameters | minibutter | NumPy | PyTorch "
+        "| widths after 64 inputs | parameters | minibutter | its naive rung | NumPy | PyTorch "
         "| PyTorch / minibutter |",
-        "|---|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in document["networks"]:
         *hidden, outputs = row["widths"]
@@ -183,7 +189,7 @@ def as_markdown(document: dict) -> str:
         spread = f"{ratio[1]:.1f} [{ratio[0]:.1f}, {ratio[2]:.1f}]" if ratio else "-"
         lines.append(
             f"| {name} | {row['num_parameters']} | {row['minibutter_us']:.0f} | "
-            f"{row['numpy_us']:.0f} | {pytorch} | {spread} |"
+            f"{row['naive_us']:.0f} | {row['numpy_us']:.0f} | {pytorch} | {spread} |"
         )
     machine = document["machine"]
     lines.append(

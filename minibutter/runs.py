@@ -18,6 +18,7 @@ import numpy as np
 from minibutter import datasets, store
 from minibutter.datasets import Dataset, DatasetError, DatasetInfo
 from minibutter.energy import Energy, Meter
+from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
 from minibutter.nn.shapes import SHAPES, find_outline, format_widths
@@ -25,8 +26,6 @@ from minibutter.nn.training import OPTIMIZERS, EpochRow, Trainer, TrainingData, 
 from minibutter.provenance import Provenance
 from minibutter.sweeps import identity
 from minibutter.sweeps.spec import Checks, RunSpec, Sweep, SweepError
-
-KERNELS: tuple[str, ...] = ("naive",)
 
 BUTTER_BATCH_SIZE = 256
 
@@ -51,7 +50,7 @@ CHECKS: Checks = {
     "activation": _one_of(ACTIVATIONS),
     "initializer": _one_of(INITIALIZERS),
     "optimizer": _one_of(OPTIMIZERS),
-    "kernel": _one_of(KERNELS),
+    "kernel": _one_of(RUNGS),
 }
 """What the other rooms know about the keys of a specification."""
 
@@ -221,6 +220,7 @@ def _build_network(spec: RunSpec, info: DatasetInfo) -> Network:
         activation=spec.activation,
         shape=spec.shape,
         dtype=spec.dtype,
+        kernel=spec.kernel,
     )
 
 

@@ -37,7 +37,7 @@ def train(
     test_split: Annotated[float, typer.Option(help="Fraction of rows for testing.")] = 0.2,
     split_method: Annotated[str, typer.Option(help="shuffled or last.")] = "shuffled",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    kernel: Annotated[str, typer.Option(help="Rung of the kernel ladder.")] = "naive",
+    kernel: Annotated[str, typer.Option(help="naive, tiled or blas.")] = "tiled",
     seed: Annotated[int, typer.Option(help="Root of all random streams.")] = 0,
     evaluate_train: Annotated[
         bool, typer.Option("--evaluate-train", help="Evaluate the training set too.")

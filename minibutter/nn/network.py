@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from minibutter.nn.kernels import epoch
+from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.shapes import SHAPES, count_parameters, format_widths, has_skip
 
 ACTIVATIONS: dict[str, int] = {
@@ -57,6 +58,7 @@ class Network:
     activation : of the hidden layers, a key of `ACTIVATIONS`.
     shape : one of `SHAPES`; only "rectangle_residual" matters here, it adds skips.
     dtype : "float32" or "float64", of parameters, activations and gradients.
+    kernel : rung of the matrix product, a key of `gemm.RUNGS`.
     """
 
     n_inputs: int
@@ -65,6 +67,7 @@ class Network:
     activation: str = "relu"
     shape: str = "rectangle"
     dtype: str = "float32"
+    kernel: str = "tiled"
 
     def __post_init__(self) -> None:
         for field, value, known in (
@@ -72,6 +75,7 @@ class Network:
             ("activation", self.activation, ACTIVATIONS),
             ("shape", self.shape, SHAPES),
             ("dtype", self.dtype, DTYPES),
+            ("kernel", self.kernel, RUNGS),
         ):
             if value not in known:
                 raise ValueError(f"{field} is {value!r}; it must be one of {', '.join(known)}")
@@ -127,6 +131,7 @@ class Network:
             skip=np.array(self.skip, dtype=np.bool_),
             activation=ACTIVATIONS[self.activation],
             loss=LOSSES[self.task],
+            rung=RUNGS[self.kernel],
         )
 
     def initial_parameters(self, initializer: str, rng: np.random.Generator) -> np.ndarray:

@@ -81,7 +81,7 @@ class RunSpec(BaseModel):
         "shuffled", description="draw the test rows in every repetition, or take the last ones"
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of training")
-    kernel: str = Field("naive", description="rung of the matrix product ladder")
+    kernel: str = Field("tiled", description="rung of the matrix product ladder")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="root of all random streams")
     evaluate_train: bool = Field(
         False, description="evaluate the training set after every epoch too"

@@ -36,6 +36,7 @@ class Topology(NamedTuple):
     skip: np.ndarray  # bool: h = a + x instead of h = a
     activation: int  # RELU ... GELU, of the hidden layers
     loss: int  # SIGMOID_MSE ... SOFTMAX_CROSS_ENTROPY
+    rung: int  # of the matrix product ladder: NAIVE ... BLAS
 
 
 class Workspace(NamedTuple):
@@ -139,7 +140,8 @@ def forward(topology, parameters, work, x, y):
         z = layer_rows(topology, work.z, layer, n)
         a = layer_rows(topology, work.a, layer, n)
         w = layer_weights(topology, parameters, layer)
-        layers.dense_forward(z, below, w, layer_biases(topology, parameters, layer))
+        b = layer_biases(topology, parameters, layer)
+        layers.dense_forward(z, below, w, b, topology.rung)
         if layer < last:
             activation_forward(topology.activation, a, z)
             if topology.skip[layer]:
@@ -178,15 +180,15 @@ def backward(topology, parameters, work, x, y):
         db = layer_biases(topology, work.dw, layer)
         fan_in, fan_out = w.shape
         if layer == 0:
-            layers.dense_backward_parameters(dw, db, x, dz)
+            layers.dense_backward_parameters(dw, db, x, dz, topology.rung)
             return
         below = layer_output(topology, work, layer - 1, n)
-        layers.dense_backward_parameters(dw, db, below, dz)
+        layers.dense_backward_parameters(dw, db, below, dz, topology.rung)
         # The two halves of work.dh take turns: the gradient of this layer's output is still needed
         # by its skip while that of the layer below is written.
         dh_below = work.dh[(layer - 1) % 2, : n * fan_in].reshape(n, fan_in)
         wt = work.wt[: fan_in * fan_out].reshape(fan_out, fan_in)
-        layers.dense_backward_input(dh_below, wt, w, dz)
+        layers.dense_backward_input(dh_below, wt, w, dz, topology.rung)
         if topology.skip[layer]:
             dh = work.dh[layer % 2, : n * fan_out].reshape(n, fan_out)
             layers.skip_backward(dh_below, dh)

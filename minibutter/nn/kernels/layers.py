@@ -3,7 +3,8 @@
 Legend: n rows of a batch, `fan_in` and `fan_out` units. x (n, fan_in) is what comes in, w
 (fan_in, fan_out) and b (fan_out) are trained, z = x @ w + b is the pre-activation, a = f(z) the
 activation, h what goes out (h = a, or h = a + x with a skip). `dx` is the gradient of the loss with
-respect to x, and so on. Kernels write into their first arguments and allocate nothing.
+respect to x, and so on; `rung` is one of `gemm.RUNGS`. Kernels write into their first arguments
+and allocate nothing.
 
 A literal such as 1 would widen float32 arithmetic to float64 in numba; constants are therefore made
 with `z.dtype.type`. NaN must survive: `not (z <= 0)` is true for NaN where `z > 0` is not, hence
@@ -15,7 +16,7 @@ Hendrycks & Gimpel 2016, arXiv:1606.08415, equation in section 2, the exact form
 
 import math
 
-from minibutter.nn.kernels.gemm import gemm_naive, transpose
+from minibutter.nn.kernels.gemm import gemm, transpose
 from minibutter.nn.kernels.jit import kernel
 
 # ---------------------------------------------------------------------------------------------
@@ -23,13 +24,13 @@ from minibutter.nn.kernels.jit import kernel
 
 
 @kernel
-def dense_forward(z, x, w, b):
+def dense_forward(z, x, w, b, rung):
     """z = x @ w + b.
 
     Writes: z (n, fan_out). Reads: x (n, fan_in), w (fan_in, fan_out), b (fan_out).
     Cost: 2 n fan_in fan_out flops. The bias is added last, to the finished sum.
     """
-    gemm_naive(z, x, w)
+    gemm(rung, z, x, w)
     n, fan_out = z.shape
     for i in range(n):
         for k in range(fan_out):
@@ -37,13 +38,13 @@ def dense_forward(z, x, w, b):
 
 
 @kernel
-def dense_backward_parameters(dw, db, x, dz):
+def dense_backward_parameters(dw, db, x, dz, rung):
     """From z = x @ w + b:  dw = xᵀ @ dz,  db = Σ_rows dz.
 
     Writes: dw (fan_in, fan_out), db (fan_out). Reads: x (n, fan_in), dz (n, fan_out).
     Cost: 2 n fan_in fan_out flops. Rows are summed in their order.
     """
-    gemm_naive(dw, x.T, dz)
+    gemm(rung, dw, x.T, dz)
     n, fan_out = dz.shape
     for k in range(fan_out):
         db[k] = 0
@@ -53,14 +54,14 @@ def dense_backward_parameters(dw, db, x, dz):
 
 
 @kernel
-def dense_backward_input(dx, wt, w, dz):
+def dense_backward_input(dx, wt, w, dz, rung):
     """From z = x @ w + b:  dx = dz @ wᵀ.
 
     Writes: dx (n, fan_in), wt (fan_out, fan_in): scratch. Reads: w (fan_in, fan_out),
     dz (n, fan_out). Cost: 2 n fan_in fan_out flops.
     """
     transpose(wt, w)
-    gemm_naive(dx, dz, wt)
+    gemm(rung, dx, dz, wt)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from minibutter.nn import reference
 from minibutter.nn.kernels import layers
+from minibutter.nn.kernels.gemm import NAIVE, RUNGS
 
 DTYPES = ("float32", "float64")
 
@@ -32,31 +33,33 @@ def poisoned(*shape, dtype):
     return np.full(shape, np.nan, dtype)
 
 
+@pytest.mark.parametrize("rung", RUNGS.values(), ids=RUNGS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_dense_forward_equals_reference(shape, dtype, assert_within):
+def test_dense_forward_equals_reference(shape, dtype, rung, assert_within):
     n, fan_in, fan_out = shape
     rng = np.random.default_rng([1, *shape])
     x, w = draw(rng, n, fan_in, dtype=dtype), draw(rng, fan_in, fan_out, dtype=dtype)
     b = draw(rng, fan_out, dtype=dtype)
     z = poisoned(n, fan_out, dtype=dtype)
-    layers.dense_forward(z, x, w, b)
+    layers.dense_forward(z, x, w, b, rung)
     # Both sides sum fan_in products and the bias, each with an error of at most eps/2 a term.
     bound = (fan_in + 1) * np.finfo(dtype).eps * (np.abs(x) @ np.abs(w) + np.abs(b))
     assert_within(z, reference.dense_forward(x, w, b), bound)
 
 
+@pytest.mark.parametrize("rung", RUNGS.values(), ids=RUNGS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_dense_backward_equals_reference(shape, dtype, assert_within):
+def test_dense_backward_equals_reference(shape, dtype, rung, assert_within):
     n, fan_in, fan_out = shape
     rng = np.random.default_rng([2, *shape])
     x, w = draw(rng, n, fan_in, dtype=dtype), draw(rng, fan_in, fan_out, dtype=dtype)
     dz = draw(rng, n, fan_out, dtype=dtype)
     dw, db = poisoned(fan_in, fan_out, dtype=dtype), poisoned(fan_out, dtype=dtype)
     dx, wt = poisoned(n, fan_in, dtype=dtype), poisoned(fan_out, fan_in, dtype=dtype)
-    layers.dense_backward_parameters(dw, db, x, dz)
-    layers.dense_backward_input(dx, wt, w, dz)
+    layers.dense_backward_parameters(dw, db, x, dz, rung)
+    layers.dense_backward_input(dx, wt, w, dz, rung)
     expected_dx, expected_dw, expected_db = reference.dense_backward(x, w, dz)
     eps = np.finfo(dtype).eps
     assert_within(dw, expected_dw, n * eps * (np.abs(x).T @ np.abs(dz)), "dw")
@@ -69,7 +72,7 @@ def test_bias_gradient_adds_the_rows_in_their_order(dtype):
     rng = np.random.default_rng(3)
     x, dz = draw(rng, 41, 2, dtype=dtype), draw(rng, 41, 5, dtype=dtype)
     dw, db = poisoned(2, 5, dtype=dtype), poisoned(5, dtype=dtype)
-    layers.dense_backward_parameters(dw, db, x, dz)
+    layers.dense_backward_parameters(dw, db, x, dz, NAIVE)
     row_by_row = np.zeros(5, dtype)
     for row in dz:
         row_by_row += row
