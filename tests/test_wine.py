@@ -3,7 +3,7 @@
 The run: wine_quality_white, widths 17-17-17-7, Adam 1e-3, the last 20 % of the rows as test set,
 January 2021 (NREL's BUTTER framework, tests/data). It is a single repetition without its seed, so
 the median of ours must come near, not agree: within 0.1 at epoch 10 and 0.05 at epoch 50, and in
-proportion elsewhere, as repetitions differ more early (100 of ours span 1.16 to 1.64 at epoch 5).
+proportion elsewhere, as repetitions differ more early (100 of ours span 1.16 to 1.63 at epoch 5).
 """
 
 import numpy as np
