@@ -184,7 +184,9 @@ def _identity_content(
     if info is not None and info.digest is not None:
         # A local file is what it holds: inputs, targets and task, under any name.
         content |= {"dataset": info.digest, "target": None, "task": None}
-    if n_train is not None:
+    if n_train is not None and spec.batch_size == BUTTER_BATCH_SIZE:
+        # The one size that is cut down to the training set, see `_check_batch_size`; others that
+        # exceed it are refused, and must not share the id of a run that is not.
         content["batch_size"] = min(spec.batch_size, n_train)
     return content
 

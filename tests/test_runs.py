@@ -250,6 +250,13 @@ def test_a_batch_that_takes_all_rows_is_the_same_experiment_however_it_is_writte
     assert not plan(batch_size=120).trains_in_one_batch
 
 
+@pytest.mark.parametrize("batch_sizes", [(120, 5000), (5000, 120)])
+def test_a_batch_that_is_refused_does_not_take_the_place_of_one_that_is_not(batch_sizes):
+    specs = [RunSpec(**(IRIS | {"batch_size": size})) for size in batch_sizes]
+    planned = runs.plan_experiments(Sweep("s", "", tuple((spec, 1) for spec in specs), {}))
+    assert {e.spec.batch_size: e.problem is None for e in planned} == {120: True, 5000: False}
+
+
 def test_the_streams_of_a_run_follow_from_its_id_alone(monkeypatch):
     asked = []
     original = runs.identity.random_stream
