@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from minibutter import launch, report, runs, store
 from minibutter.energy import open_meter
@@ -146,6 +147,23 @@ def test_finished_runs_reach_the_disk_while_a_long_one_is_trained(tmp_path):
         writer._clock = clock
         tracker.on_epoch(second, 0, 1, EpochRow(np.zeros(11), np.zeros(11), None, True))
     assert seen == [1]
+
+
+def test_a_rank_trains_on_one_thread_whatever_blas_would_take(tmp_path, monkeypatch, capsys):
+    """BLAS threads of several ranks would fight for cores and enter each other's energy."""
+    n_threads = []
+    execute = runs.execute
+
+    def watch(*arguments, **options):
+        n_threads.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
+        return execute(*arguments, **options)
+
+    monkeypatch.setattr(runs, "execute", watch)
+    sweep = parse_sweep(SMALL | {"kernel": "blas", "repetitions": 1}, "s.toml")
+    with threadpoolctl.threadpool_limits(2):
+        launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=tmp_path / "out")
+        assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info()} == {2}
+    assert set(n_threads) == {1}
 
 
 def test_mpirun_of_another_mpi_is_refused(monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from minibutter import runs, store
 from minibutter.datasets import DatasetError
@@ -211,6 +212,8 @@ def _work_through(
     """Train this rank's share of the runs, one after the other."""
     share = job.pending[ranks.rank :: ranks.size]
     with (
+        # One rank is one core; BLAS is loaded by now, with the kernels.
+        threadpool_limits(1),
         store.ShardWriter(job.out, f"rank{ranks.rank}") as writer,
         open_meter(shared=ranks.node_size > 1) as meter,
     ):

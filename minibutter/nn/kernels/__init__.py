@@ -1,4 +1,5 @@
-"""The compiled kernels, from the matrix product to the epoch; reading order:
+"""The compiled kernels, from the matrix product to the epoch.
 
-`jit` (how), `gemm`, `layers`, `losses`, `metrics`, `optimizers`, `epoch` (all of it together).
+Reading order: `jit` (how), `gemm` and its `tile`, `layers`, `losses`, `metrics`, `optimizers`,
+`epoch` (all of it together).
 """
