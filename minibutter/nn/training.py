@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minibutter.nn.kernels import epoch
+from minibutter.nn.kernels.jit import compile_once
 from minibutter.nn.network import Network
 
 OPTIMIZERS: dict[str, int] = {"adam": epoch.ADAM, "rmsprop": epoch.RMSPROP, "sgd": epoch.SGD}
@@ -206,15 +207,18 @@ class Trainer:
 def compile_kernels(dtype: str) -> None:
     """Compile, or load from disk, everything that an epoch needs, so that no run is timed with it.
 
-    Takes some 15 s where the kernels of this dtype were never compiled before.
+    Takes some 15 s where the kernels of this dtype were never compiled before; of several processes
+    one does it, and the others sleep until it has.
     """
     network = Network(n_inputs=1, widths=(1, 1), task="regression", dtype=dtype)
     rows = np.zeros((1, 1), dtype=dtype)
-    Trainer(
+    trainer = Trainer(
         network,
         np.zeros(network.num_parameters, dtype=dtype),
         make_optimizer("adam", 1e-3),
         TrainingData(rows, rows, rows, rows),
         batch_size=1,
         shuffle=np.random.default_rng(0),
-    ).run_epoch()
+    )
+    with compile_once(dtype):
+        trainer.run_epoch()

@@ -1,11 +1,17 @@
-"""Where compiled kernels are kept, and that they compute what the same Python computes."""
+"""Where compiled kernels are kept, who compiles them, and that they compute what Python does."""
 
+import errno
+import fcntl
 import os
+import platform
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import llvmlite
 import numba
 import numpy as np
 import pytest
@@ -59,17 +65,41 @@ def test_new_and_renamed_sources_lead_to_other_caches(cache_base, sources):
     assert len(set(found)) == 3
 
 
-def test_other_compiler_leads_to_another_cache(cache_base, monkeypatch):
+@pytest.mark.parametrize("package", [np, numba, llvmlite], ids=lambda package: package.__name__)
+def test_other_package_leads_to_another_cache(package, cache_base, monkeypatch):
     before = jit.cache_directory(SOURCES)
-    monkeypatch.setattr(numba, "__version__", "0.0.1")
+    monkeypatch.setattr(package, "__version__", "0.0.1")
     assert jit.cache_directory(SOURCES) != before
 
 
-def test_kernels_that_check_bounds_are_kept_apart(cache_base, monkeypatch):
-    monkeypatch.setattr(numba.config, "BOUNDSCHECK", 0)
+def test_other_python_leads_to_another_cache(cache_base, monkeypatch):
     before = jit.cache_directory(SOURCES)
-    monkeypatch.setattr(numba.config, "BOUNDSCHECK", 1)
+    monkeypatch.setattr(platform, "python_version", lambda: "3.11.0")
     assert jit.cache_directory(SOURCES) != before
+
+
+def test_other_processors_features_and_settings_lead_to_other_caches(tmp_path):
+    """Each is read when numba starts, so that each needs a process of its own."""
+    script = "from minibutter.nn.kernels import jit; print(jit.kept.directory)"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    found = []
+    for settings in (
+        {},
+        {"NUMBA_CPU_NAME": "generic"},
+        {"NUMBA_CPU_FEATURES": "+sse2"},
+        {"NUMBA_BOUNDSCHECK": "1"},
+        {"NUMBA_OPT": "1"},
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=plain | {"NUMBA_CACHE_DIR": str(tmp_path)} | settings,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append(done.stdout.strip())
+    assert all(Path(directory).parent == tmp_path for directory in found)
+    assert len(set(found)) == 5
 
 
 def test_user_cache_is_taken_where_numba_names_none(tmp_path, monkeypatch):
@@ -88,12 +118,6 @@ def test_folder_that_cannot_be_made_means_no_cache(tmp_path, monkeypatch):
     assert jit.cache_directory(SOURCES) is None
 
 
-def test_folder_that_cannot_be_written_means_no_cache(cache_base, monkeypatch):
-    # Asked of the system, because root may write everywhere and tests may run as root.
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    assert jit.cache_directory(SOURCES) is None
-
-
 def test_user_without_a_home_means_no_cache(monkeypatch):
     def no_home():
         raise RuntimeError("Could not determine home directory.")
@@ -104,27 +128,215 @@ def test_user_without_a_home_means_no_cache(monkeypatch):
     assert jit.cache_directory(SOURCES) is None
 
 
+# ---------------------------------------------------------------------------------------------
+# What is kept
+
+
+compiles = pytest.mark.skipif(
+    numba.config.DISABLE_JIT, reason="nothing is compiled with NUMBA_DISABLE_JIT"
+)
+
+
 def increment(x):
-    """A kernel for the two tests below."""
+    """A kernel for the tests below."""
     return x + 1
 
 
-@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled with NUMBA_DISABLE_JIT")
-def test_kernel_is_kept_in_the_cache_directory_and_other_caches_stay_where_they_were(
-    tmp_path, cache_base, monkeypatch
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """An empty folder of compiled kernels, and what this process did to it."""
+    kept = jit.Kept(tmp_path / "kept")
+    kept.directory.mkdir()
+    monkeypatch.setattr(jit, "kept", kept)
+    return kept
+
+
+@compiles
+def test_kernel_is_kept_in_its_directory_and_the_caches_of_others_stay_where_they_were(
+    kept, cache_base
 ):
-    monkeypatch.setattr(jit, "_CACHE_DIRECTORY", tmp_path / "kept")
     assert jit.kernel(increment)(1) == 2
-    assert list((tmp_path / "kept").rglob("*.nbi"))
-    assert str(cache_base) == numba.config.CACHE_DIR
+    assert (kept.n_kernels, kept.error) == (1, None)
+    assert {path.suffix for path in kept.directory.iterdir()} == {".nbi", ".nbc"}
     assert not cache_base.exists()
+
+
+@compiles
+def test_kernel_that_was_kept_is_not_compiled_again(kept):
+    jit.kernel(increment)(1)
+    again = jit.kernel(increment)
+    assert again(1) == 2
+    assert sum(again.stats.cache_hits.values()) == 1
+    assert kept.n_kernels == 1
 
 
 def test_kernel_without_cache_directory_works_and_keeps_nothing(tmp_path, cache_base, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jit, "_CACHE_DIRECTORY", None)
-    assert jit.kernel(increment)(1) == 2
+    monkeypatch.setattr(jit, "kept", jit.Kept(None))
+    with jit.compile_once("increment"):
+        assert jit.kernel(increment)(1) == 2
     assert list(tmp_path.iterdir()) == []
+    assert not jit.is_ready("increment")
+
+
+@compiles
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("n_bytes", [0, 40])
+def test_torn_file_is_replaced(suffix, n_bytes, kept):
+    """A node that loses power may leave a file empty or short, although it was renamed whole."""
+    jit.kernel(increment)(1)
+    (torn,) = kept.directory.glob(f"*{suffix}")
+    torn.write_bytes(torn.read_bytes()[:n_bytes])
+    assert jit.kernel(increment)(1) == 2
+    assert kept.n_kernels == 2
+    whole = jit.kernel(increment)
+    assert whole(1) == 2
+    assert sum(whole.stats.cache_hits.values()) == 1
+
+
+@compiles
+def test_two_processes_that_keep_two_types_at_once_never_swap_them(kept):
+    """Both read the index before either has written it; numba alone would number both files 1, and
+    the index of the second would then name the code of the first."""
+    first, second = jit.kernel(increment), jit.kernel(increment)
+    files = first._cache._cache_file
+    save_code = files._save_data
+
+    def save_code_late(name, code):
+        assert second(1.5) == 2.5
+        save_code(name, code)
+
+    files._save_data = save_code_late
+    second._cache._cache_file._load_index = dict
+    assert first(1) == 2
+    fresh = jit.kernel(increment)
+    assert (fresh(1), fresh(1.5)) == (2, 2.5)
+    assert isinstance(fresh(1), int)
+
+
+@compiles
+def test_run_goes_on_when_the_disk_takes_no_more(kept, monkeypatch):
+    def no_space(self, name, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(jit.caching.IndexDataCacheFile, "_save_data", no_space)
+    with jit.compile_once("increment"):
+        assert jit.kernel(increment)(1) == 2
+    assert (kept.n_kernels, kept.error.errno) == (0, errno.ENOSPC)
+    assert not jit.is_ready("increment")
+
+
+# ---------------------------------------------------------------------------------------------
+# Who compiles
+
+
+class Starter:
+    """Starts processes that compile two kernels, on an empty folder."""
+
+    program = Path(__file__).parent / "two_kernels.py"
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.environment = os.environ | {"NUMBA_CACHE_DIR": str(base)}
+
+    def start(self, pause_s: float) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, self.program, str(pause_s)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def found(self, pattern: str) -> list[Path]:
+        return list(self.base.glob(f"*/{pattern}"))
+
+    def await_first_kernel(self) -> None:
+        deadline_s = time.monotonic() + 60
+        while not self.found("*.nbc"):
+            assert time.monotonic() < deadline_s, "nothing was compiled in a minute"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def starter(tmp_path):
+    return Starter(tmp_path / "base")
+
+
+@compiles
+def test_of_four_processes_one_compiles_and_the_others_load(starter):
+    processes = [starter.start(pause_s=2) for _ in range(4)]
+    said = sorted(process.communicate(timeout=60)[0].split() for process in processes)
+    assert said == [["0", "6", "12"]] * 3 + [["2", "6", "12"]]
+
+
+@compiles
+def test_killed_process_leaves_its_turn_and_what_it_had_compiled(starter):
+    killed = starter.start(pause_s=60)
+    starter.await_first_kernel()
+    waiting = starter.start(pause_s=0)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=3)
+    assert starter.found("*.ready") == []
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    # One was kept by the killed process, the other is left to do.
+    assert waiting.communicate(timeout=60)[0].split() == ["1", "6", "12"]
+    assert len(starter.found("two.ready")) == 1
+
+
+def test_nobody_waits_where_all_is_ready(kept):
+    with jit.compile_once("kernels"):
+        pass
+    assert jit.is_ready("kernels")
+    with jit.compile_once("others"):  # holds the turn
+        begun_s = time.monotonic()
+        with jit.compile_once("kernels"):
+            pass
+        assert time.monotonic() - begun_s < 0.5
+    assert jit.is_ready("others")
+
+
+def test_nobody_waits_for_a_process_that_was_stopped_for_longer_than_its_patience(
+    kept, monkeypatch
+):
+    monkeypatch.setattr(jit, "PATIENCE_S", 0.3)
+    with jit.compile_once("others"):
+        begun_s = time.monotonic()
+        with jit.compile_once("kernels"):
+            assert 0.3 <= time.monotonic() - begun_s < 2
+    assert jit.is_ready("kernels")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_everybody_compiles_where_the_file_system_has_no_locks(code, kept, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    begun_s = time.monotonic()
+    with jit.compile_once("others"), jit.compile_once("kernels"):
+        assert time.monotonic() - begun_s < 0.5
+    assert jit.is_ready("kernels")
+
+
+def test_everybody_compiles_where_the_folder_is_gone(kept):
+    kept.directory.rmdir()
+    with jit.compile_once("kernels"):
+        pass
+    assert not jit.is_ready("kernels")
+
+
+def test_failed_compilation_is_not_taken_for_done(kept):
+    with pytest.raises(ZeroDivisionError), jit.compile_once("kernels"):
+        raise ZeroDivisionError
+    assert not jit.is_ready("kernels")
+    with jit.compile_once("kernels"):
+        pass
+    assert jit.is_ready("kernels")
+
+
+# ---------------------------------------------------------------------------------------------
+# What they compute
 
 
 def train_one_epoch():
@@ -156,7 +368,7 @@ def train_one_epoch():
     return np.concatenate(results)
 
 
-@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="compares with what is compiled")
+@compiles
 def test_kernels_run_uncompiled_and_give_the_same_numbers(tmp_path, assert_within):
     script = (
         "import runpy, sys, numba, numpy\n"
