@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from minibutter import cli
+from minibutter.nn.kernels import jit
+from minibutter.nn.network import DTYPES
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -136,6 +139,57 @@ def test_data_show_reads_the_data(call, data_dir):
     assert "12958" in out
 
 
+compiles = pytest.mark.skipif(
+    numba.config.DISABLE_JIT, reason="nothing is compiled with NUMBA_DISABLE_JIT"
+)
+
+
+@compiles
+def test_warmup_says_where_the_kernels_are_and_finds_them_the_next_time(call):
+    assert call("warmup", "--dtype", "float32")[0] == 0
+    assert jit.is_ready("float32")
+    code, out, _ = call("warmup", "--dtype", "float32")
+    first, second = out.splitlines()
+    assert (code, first) == (0, f"kernels are kept in {jit.kept.directory}")
+    assert re.fullmatch(r"float32: found, \d+\.\d s", second)
+
+
+@compiles
+def test_warmup_compiles_all_types_unless_one_is_named(call, monkeypatch):
+    compiled = []
+
+    def compile_kernels(dtype):
+        with jit.compile_once(dtype):
+            compiled.append(dtype)
+            jit.kept.n_kernels += 3
+
+    monkeypatch.setattr("minibutter.nn.training.compile_kernels", compile_kernels)
+    _, out, _ = call("warmup")
+    assert compiled == list(DTYPES)
+    assert [line.partition(",")[0] for line in out.splitlines()[1:]] == [
+        f"{dtype}: 3 kernels compiled" for dtype in DTYPES
+    ]
+
+
+@compiles
+@pytest.mark.parametrize("is_there", [False, True], ids=["no folder", "full disk"])
+def test_warmup_that_cannot_keep_kernels_says_what_to_do(call, monkeypatch, tmp_path, is_there):
+    kept = jit.Kept(tmp_path if is_there else None, error=OSError("No space left on device"))
+    monkeypatch.setattr(jit, "kept", kept)
+    code, _, err = call("warmup", "--dtype", "float32")
+    assert code == 2
+    assert "every process will compile for itself" in err
+    assert "let NUMBA_CACHE_DIR name a folder that can be written" in err
+    assert ("No space left" in err) == is_there
+    assert err.count("\n") == 1
+
+
+def test_warmup_without_compiler_has_nothing_to_do(call, monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    code, _, err = call("warmup")
+    assert (code, err) == (2, "error: NUMBA_DISABLE_JIT is set: nothing is compiled\n")
+
+
 # ---------------------------------------------------------------------------------------------
 # Bad input: one line on stderr, exit code 2, no traceback
 
@@ -160,6 +214,7 @@ def test_data_show_reads_the_data(call, data_dir):
         (["plot", "nowhere"], "nowhere"),
         (["data", "show", "iriss"], "did you mean 'iris'"),
         (["data", "fetch", "poker"], "poker"),
+        (["warmup", "--dtype", "float16"], "float16: it must be one of float32, float64, all"),
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else None,
 )  # fmt: skip

@@ -1,6 +1,8 @@
 """The command `minibutter`: it reads arguments, calls the library and draws what comes back.
 
-No work is done here, and nothing can be done here that the library cannot do.
+No work is done here, and nothing can be done here that the library cannot do. A command imports the
+rooms that it needs when it is called: pandas, pyarrow and numba together take a second, for which
+`--help` and a mistyped option shall not wait.
 """
 
 import sys
@@ -9,14 +11,8 @@ from typing import Annotated
 import typer
 
 import minibutter
-from minibutter import launch, store
-from minibutter.cli import data, results, sweep, train
+from minibutter.cli import data, results, sweep, train, warmup
 from minibutter.cli.options import Mistake
-from minibutter.datasets import DatasetError
-from minibutter.sweeps.spec import SweepError
-
-MISTAKES = (Mistake, DatasetError, SweepError, store.StoreError, launch.LaunchRefused)
-"""What a user can mend: one line, no traceback, exit code 2."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +23,7 @@ sweep_app = typer.Typer(no_args_is_help=True, help="Plan and run sweeps, which a
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: what there is, what it looks like.")
 
 app.command()(train.train)
+app.command()(warmup.warmup)
 app.add_typer(sweep_app, name="sweep")
 sweep_app.command("run")(sweep.run)
 sweep_app.command("plan")(sweep.plan)
@@ -43,10 +40,24 @@ def main() -> None:
     """Run the command line; mistakes of the user end with their message and exit code 2."""
     try:
         app()
-    except MISTAKES as mistake:
-        if str(mistake):
-            print(f"error: {mistake}", file=sys.stderr, flush=True)
-        raise SystemExit(launch.EXIT_REFUSED) from None
+    except Exception as error:
+        from minibutter.launch import EXIT_REFUSED
+
+        if not isinstance(error, _mistakes()):
+            raise
+        if str(error):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_REFUSED) from None
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """What a user can mend: one line, no traceback, exit code 2."""
+    from minibutter.datasets import DatasetError
+    from minibutter.launch import LaunchRefused
+    from minibutter.store import StoreError
+    from minibutter.sweeps.spec import SweepError
+
+    return Mistake, DatasetError, SweepError, StoreError, LaunchRefused
 
 
 def _print_version(wanted: bool) -> None:

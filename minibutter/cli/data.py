@@ -2,17 +2,19 @@
 
 from typing import Annotated
 
-import pandas as pd
 import typer
-from rich.console import Console
 
-from minibutter import datasets
 from minibutter.cli.options import DataDir, Json, Target, Task
-from minibutter.cli.terminal import print_json, show_table
 
 
 def list_names(data_dir: DataDir = None, as_json: Json = False) -> None:
     """All data sets that have a name; local files need none."""
+    import pandas as pd
+    from rich.console import Console
+
+    from minibutter import datasets
+    from minibutter.cli.terminal import print_json, show_table
+
     entries = datasets.catalog(data_dir)
     if as_json:
         print_json(
@@ -50,6 +52,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Read and encode a data set, and say what came of it."""
+    from minibutter import datasets
+    from minibutter.cli.terminal import print_json
+
     loaded = datasets.load(dataset, target=target, task=task, data_dir=data_dir)
     facts = {
         **vars(loaded.info),
@@ -71,6 +76,8 @@ def fetch(
     data_dir: DataDir = None,
 ) -> None:
     """Download data sets of BUTTER from PMLB, with checksum."""
+    from minibutter import datasets
+
     butter = [entry.info.name for entry in datasets.catalog() if entry.kind == "BUTTER"]
     for name in butter if names == ["all"] else names:
         print(datasets.fetch(name, data_dir=data_dir), flush=True)

@@ -5,11 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from minibutter import report, store
 from minibutter.cli.options import Json, Mistake, Results
-from minibutter.cli.terminal import print_json, records, show_table
 
 
 def summarize(directory: Results, as_json: Json = False) -> None:
@@ -17,6 +14,11 @@ def summarize(directory: Results, as_json: Json = False) -> None:
 
     Writes `summary/experiments.parquet` and `summary/epochs.parquet` into the directory.
     """
+    from rich.console import Console
+
+    from minibutter import report, store
+    from minibutter.cli.terminal import print_json, records, show_table
+
     experiments, epochs = store.write_summary(directory)
     if as_json:
         print_json(records(experiments))
@@ -32,7 +34,7 @@ def plot(
     out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF file.")] = None,
 ) -> None:
     """Draw the test loss of every experiment against the epochs."""
-    from minibutter import plots
+    from minibutter import plots, store
 
     experiments, epochs = store.write_summary(directory)
     path = out or directory / "summary" / "test_loss.png"

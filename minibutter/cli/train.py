@@ -1,16 +1,10 @@
 """`minibutter train`: one experiment, from options."""
 
-import re
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
-from minibutter import runs
 from minibutter.cli.options import DataDir, Json, Out, Target, Task
-from minibutter.cli.sweep import run_and_show
-from minibutter.sweeps.spec import RunSpec, Sweep, SweepError, explain
 
 
 def train(
@@ -54,32 +48,6 @@ def train(
     Results go to --out, by default below `results/`; asked for again, finished runs are not redone.
     """
     asked = dict(locals())
-    values = {key: asked[key] for key in RunSpec.model_fields}
-    run_and_show(lambda: _single_experiment(values, repetitions, data_dir), out, data_dir, as_json)
+    from minibutter.cli.running import run_and_show, single_experiment
 
-
-def _single_experiment(values: dict[str, Any], repetitions: int, data_dir: Path | None) -> Sweep:
-    """A sweep of one experiment, refused at once if it cannot run."""
-    try:
-        spec = RunSpec(**(values | {"widths": _parse_widths(values["widths"])}))
-    except ValidationError as error:
-        raise SweepError(explain(error)) from None
-    experiment = runs.plan_experiment(spec, repetitions, data_dir)
-    if experiment.problem is not None:
-        raise SweepError(experiment.problem)
-    # A name for a folder: of a generator its kind, of a file its name without odd characters.
-    stem = re.sub(r"[^\w.-]", "_", Path(spec.dataset).name.partition(":")[0])[:40].lstrip(".")
-    name = f"{stem}-{experiment.experiment_id[:8]}"
-    document = spec.model_dump(mode="json", exclude_none=True) | {"repetitions": repetitions}
-    return Sweep(name, "a single experiment", ((spec, repetitions),), document)
-
-
-def _parse_widths(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.replace("-", ",").split(","))
-    except ValueError:
-        raise SweepError(
-            f"--widths {text}: write whole numbers separated by commas, as in 17,17,7"
-        ) from None
+    run_and_show(lambda: single_experiment(asked, repetitions, data_dir), out, data_dir, as_json)

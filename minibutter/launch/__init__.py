@@ -8,7 +8,6 @@ only. The same code runs without MPI, as one rank.
 
 from minibutter.launch.job import Job, prepare_job
 from minibutter.launch.plain import (
-    QUICKSTART,
     PlainReporter,
     closing_lines,
     main,
@@ -35,7 +34,6 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_REFUSED",
     "INTERRUPTED",
-    "QUICKSTART",
     "Alone",
     "Job",
     "LaunchRefused",

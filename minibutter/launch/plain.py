@@ -9,9 +9,8 @@ from minibutter import report, runs
 from minibutter.launch.job import Job
 from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
 from minibutter.launch.sweep import EXIT_DONE, EXIT_REFUSED, Outcome, run_sweep
+from minibutter.sweeps import QUICKSTART
 from minibutter.sweeps.spec import load_sweep
-
-QUICKSTART = "quickstart"
 
 
 class PlainReporter:

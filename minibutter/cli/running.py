@@ -1,0 +1,134 @@
+"""Sweeps at work: read, planned and run, and shown on the terminal."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from minibutter import launch, report, runs
+from minibutter.cli.terminal import Bar, Silent, print_json, records, show_table
+from minibutter.nn.shapes import format_widths
+from minibutter.sweeps.spec import RunSpec, Sweep, SweepError, explain
+
+
+def run_and_show(
+    read_sweep: Callable[[], Sweep], out: Path | None, data_dir: Path | None, as_json: bool
+) -> None:
+    """Do what is missing of a sweep, show how it goes, and end with its exit code."""
+    for_people = Bar if sys.stdout.isatty() else launch.PlainReporter
+    reporter = Silent() if as_json else for_people()
+    try:
+        outcome = launch.run_sweep(read_sweep, reporter=reporter, out=out, data_dir=data_dir)
+    except KeyboardInterrupt:
+        print(launch.INTERRUPTED, file=sys.stderr)
+        raise typer.Exit(launch.EXIT_INTERRUPTED) from None
+    finally:
+        reporter.close()
+    if outcome is None:
+        return
+    if as_json:
+        print_json(
+            {
+                "sweep": outcome.job.name,
+                "out": str(outcome.job.out),
+                "runs": outcome.n_runs,
+                "runs_done_before": outcome.job.n_done,
+                "failed": outcome.n_failed,
+                "diverged": outcome.n_diverged,
+                "duration_s": outcome.duration_s,
+                "experiments": records(outcome.experiments),
+            }
+        )
+    raise typer.Exit(outcome.exit_code)
+
+
+def single_experiment(asked: dict[str, Any], repetitions: int, data_dir: Path | None) -> Sweep:
+    """A sweep of one experiment, refused at once if it cannot run.
+
+    Parameters
+    ----------
+    asked : the options of `minibutter train` by their names; `widths` is still text.
+    repetitions : runs wanted.
+    data_dir : where local data sets lie.
+    """
+    values = {key: asked[key] for key in RunSpec.model_fields}
+    try:
+        spec = RunSpec(**(values | {"widths": _parse_widths(values["widths"])}))
+    except ValidationError as error:
+        raise SweepError(explain(error)) from None
+    experiment = runs.plan_experiment(spec, repetitions, data_dir)
+    if experiment.problem is not None:
+        raise SweepError(experiment.problem)
+    # A name for a folder: of a generator its kind, of a file its name without odd characters.
+    stem = re.sub(r"[^\w.-]", "_", Path(spec.dataset).name.partition(":")[0])[:40].lstrip(".")
+    name = f"{stem}-{experiment.experiment_id[:8]}"
+    document = spec.model_dump(mode="json", exclude_none=True) | {"repetitions": repetitions}
+    return Sweep(name, "a single experiment", ((spec, repetitions),), document)
+
+
+def _parse_widths(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.replace("-", ",").split(","))
+    except ValueError:
+        raise SweepError(
+            f"--widths {text}: write whole numbers separated by commas, as in 17,17,7"
+        ) from None
+
+
+def show_plan(sweep: Sweep, data_dir: Path | None, as_json: bool) -> None:
+    """Show networks, parameters and work of every experiment, and what cannot be run."""
+    experiments = runs.plan_experiments(sweep, data_dir)
+    n_runs = sum(experiment.repetitions for experiment in experiments)
+    unreachable = [experiment for experiment in experiments if experiment.problem]
+    rows = [
+        {
+            "experiment_id": experiment.experiment_id,
+            **experiment.spec.model_dump(mode="json"),
+            "repetitions": experiment.repetitions,
+            "network": list(experiment.network.widths) if experiment.network else None,
+            "num_parameters": experiment.network.num_parameters if experiment.network else None,
+            "flops": experiment.repetitions * experiment.spec.epochs * experiment.flops_per_epoch,
+            "problem": experiment.problem,
+        }
+        for experiment in experiments
+    ]
+    if as_json:
+        print_json({"sweep": sweep.name, "runs": n_runs, "experiments": rows})
+        return
+    show_table(_plan_table(experiments), Console())
+    print(
+        f"\n{sweep.name}: {n_runs} runs of {len(experiments)} experiments, "
+        f"{sum(row['flops'] for row in rows):.3g} flops in all"
+    )
+    for line in report.shorten_list([experiment.problem for experiment in unreachable]):
+        print(f"cannot run: {line}")
+
+
+def _plan_table(experiments: list[runs.Experiment]) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        [
+            {
+                **experiment.spec.model_dump(exclude={"widths"}),
+                "depth": experiment.depth,
+                "network": experiment.network and format_widths(experiment.network.widths),
+                "parameters": experiment.network and experiment.network.num_parameters,
+                "repetitions": experiment.repetitions,
+                "id": experiment.experiment_id[:8],
+                "": "cannot run" if experiment.problem else "",
+            }
+            for experiment in experiments
+        ]
+    )
+    table = report.varying_settings(frame)
+    for column in ("network", "parameters", "repetitions", "id", ""):
+        cells = frame.loc[table.index, column]
+        table[column] = ["-" if pd.isna(cell) else str(cell) for cell in cells]
+    return table if any(table[""]) else table.drop(columns="")
