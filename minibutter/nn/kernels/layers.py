@@ -16,6 +16,7 @@ Hendrycks & Gimpel 2016, arXiv:1606.08415, equation in section 2, the exact form
 
 import math
 
+from minibutter.nn.kernels.elementary import exp, tanh
 from minibutter.nn.kernels.gemm import gemm, transpose
 from minibutter.nn.kernels.jit import kernel
 
@@ -117,7 +118,7 @@ def tanh_forward(a, z):
     n, width = z.shape
     for i in range(n):
         for k in range(width):
-            a[i, k] = math.tanh(z[i, k])
+            a[i, k] = tanh(z[i, k])
 
 
 @kernel
@@ -132,11 +133,10 @@ def tanh_backward(dz, da, z, a):
 
 @kernel
 def logistic(z, one):
-    """1 / (1 + e^-z), from the side where the exponential cannot overflow; `one` sets the type."""
-    if z >= 0:
-        return one / (one + math.exp(-z))
-    grown = math.exp(z)
-    return grown / (one + grown)
+    """1 / (1 + e^-z), or e^z / (1 + e^z) for z < 0, so that nothing overflows; `one` sets the type."""
+    shrunk = exp(-abs(z))
+    numerator = one if z >= 0 else shrunk
+    return numerator / (one + shrunk)
 
 
 @kernel
@@ -181,5 +181,5 @@ def gelu_backward(dz, da, z, a):
         for k in range(width):
             z_ik = z[i, k]
             distribution = half * (one + math.erf(z_ik * root_half))
-            density = density_at_0 * math.exp(-half * z_ik * z_ik)
+            density = density_at_0 * exp(-half * z_ik * z_ik)
             dz[i, k] = da[i, k] * (distribution + z_ik * density)
