@@ -103,20 +103,26 @@ class Kept:
 kept = Kept(None if numba.config.DISABLE_JIT else cache_directory(Path(__file__).parent))
 
 
-class _Locator(caching.InTreeCacheLocator):
+class _Locator(caching._CacheLocator):
     """Where numba keeps a kernel: straight in our folder, whether or not it can be written."""
 
     def __init__(self, function: Callable, file: str) -> None:
-        super().__init__(function, file)
-        self._cache_path = str(kept.directory)
+        self._py_file = file  # the name by which numba's warnings know it
+        self._first_line = function.__code__.co_firstlineno
+
+    @classmethod
+    def from_function(cls, function: Callable, file: str) -> "_Locator":
+        return cls(function, file)
+
+    def get_cache_path(self) -> str:
+        return str(kept.directory)
 
     def get_source_stamp(self) -> str:
         """The text of the file and not its date, which differs between copies of the package."""
         return hashlib.blake2b(Path(self._py_file).read_bytes()).hexdigest()
 
-    @classmethod
-    def from_function(cls, function: Callable, file: str) -> "_Locator":
-        return cls(function, file)
+    def get_disambiguator(self) -> str:
+        return str(self._first_line)
 
 
 class _Files(caching.CompileResultCacheImpl):
