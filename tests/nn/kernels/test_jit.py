@@ -215,6 +215,21 @@ def test_two_processes_that_keep_two_types_at_once_never_swap_them(kept):
 
 
 @compiles
+def test_folder_that_cannot_be_written_serves_with_what_it_has(kept, monkeypatch):
+    """Numba's own check is made to fail: root, who may run the tests, may write everywhere."""
+
+    def closed(self):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    jit.kernel(increment)(1)
+    monkeypatch.setattr(jit._Locator, "ensure_cache_path", closed)
+    again = jit.kernel(increment)
+    assert (again(1), again(1.5)) == (2, 2.5)
+    assert sum(again.stats.cache_hits.values()) == 1
+    assert (kept.n_kernels, kept.error.errno) == (1, errno.EACCES)
+
+
+@compiles
 def test_run_goes_on_when_the_disk_takes_no_more(kept, monkeypatch):
     def no_space(self, name, data):
         raise OSError(errno.ENOSPC, "No space left on device")
