@@ -9,8 +9,12 @@ from functools import cached_property
 
 import numpy as np
 
-from minibutter.nn.kernels import epoch
+from minibutter.nn.kernels import arena, epoch
 from minibutter.nn.kernels.gemm import RUNGS
+from minibutter.nn.kernels.layout import aligned_zeros, count_blocks, lanes_of
+from minibutter.nn.kernels.metrics import N_METRICS
+from minibutter.nn.kernels.plan import make_plan
+from minibutter.nn.kernels.tiling import DEFAULT_TILING, Tiling
 from minibutter.nn.shapes import SHAPES, count_parameters, format_widths, has_skip
 
 ACTIVATIONS: dict[str, int] = {
@@ -59,6 +63,7 @@ class Network:
     shape : one of `SHAPES`; only "rectangle_residual" matters here, it adds skips.
     dtype : "float32" or "float64", of parameters, activations and gradients.
     kernel : rung of the matrix product, a key of `gemm.RUNGS`.
+    tiling : sizes of tiles and cache blocks; the machine's by default.
     """
 
     n_inputs: int
@@ -68,6 +73,7 @@ class Network:
     shape: str = "rectangle"
     dtype: str = "float32"
     kernel: str = "tiled"
+    tiling: Tiling = DEFAULT_TILING
 
     def __post_init__(self) -> None:
         for field, value, known in (
@@ -117,21 +123,20 @@ class Network:
         return has_skip(self.shape, len(self.widths))
 
     @cached_property
-    def topology(self) -> epoch.Topology:
-        """The description as the kernels read it."""
+    def topology(self) -> arena.Topology:
+        """The description as the kernels read it, for a single run."""
         fan_out = np.array(self.widths, dtype=np.int64)
         fan_in = np.array([self.n_inputs, *self.widths[:-1]], dtype=np.int64)
-        layer_end = np.cumsum((fan_in + 1) * fan_out)
-        return epoch.Topology(
+        return arena.Topology(
             fan_in=fan_in,
             fan_out=fan_out,
-            weight_start=layer_end - (fan_in + 1) * fan_out,
-            bias_start=layer_end - fan_out,
+            weight_start=np.cumsum((fan_in + 1) * fan_out) - (fan_in + 1) * fan_out,
             unit_start=np.cumsum(fan_out) - fan_out,
             skip=np.array(self.skip, dtype=np.bool_),
+            has_skip=any(self.skip),
             activation=ACTIVATIONS[self.activation],
             loss=LOSSES[self.task],
-            rung=RUNGS[self.kernel],
+            repetitions=1,
         )
 
     def initial_parameters(self, initializer: str, rng: np.random.Generator) -> np.ndarray:
@@ -150,7 +155,7 @@ class Network:
             raise ValueError(
                 f"initializer is {initializer!r}; it must be one of {', '.join(INITIALIZERS)}"
             )
-        parameters = np.zeros(self.num_parameters, dtype=self.dtype)
+        parameters = aligned_zeros(self.num_parameters, self.dtype)
         for layer in range(self.depth):
             w = self.weights(parameters, layer)
             limit = INITIALIZERS[initializer](*w.shape)
@@ -159,29 +164,62 @@ class Network:
 
     def weights(self, vector: np.ndarray, layer: int) -> np.ndarray:
         """View (fan_in, fan_out) of a layer's weights in a vector (P,)."""
-        start, end = self.topology.weight_start[layer], self.topology.bias_start[layer]
-        return vector[start:end].reshape(-1, self.widths[layer])
+        return self._with_biases(vector, layer)[:-1]
 
     def biases(self, vector: np.ndarray, layer: int) -> np.ndarray:
         """View (fan_out,) of a layer's biases in a vector (P,)."""
-        start = self.topology.bias_start[layer]
-        return vector[start : start + self.widths[layer]]
+        return self._with_biases(vector, layer)[-1]
 
-    def workspace(self, batch_size: int) -> epoch.Workspace:
-        """Memory for batches of at most `batch_size` rows; zeroed, so that it is paged in now."""
-        dtype = np.dtype(self.dtype)
-        widest = max(self.widths)
-        units = batch_size * sum(self.widths)
-        fan_ins = (self.n_inputs, *self.widths[:-1])
-        largest = max(i * o for i, o in zip(fan_ins, self.widths, strict=True))
-        return epoch.Workspace(
-            x=np.zeros((batch_size, self.n_inputs), dtype),
-            y=np.zeros((batch_size, self.n_outputs), dtype),
-            z=np.zeros(units, dtype),
-            a=np.zeros(units, dtype),
-            h=np.zeros(units if any(self.skip) else 1, dtype),
-            dz=np.zeros(batch_size * widest, dtype),
-            dh=np.zeros((2, batch_size * widest), dtype),
-            wt=np.zeros(largest, dtype),
-            dw=np.zeros(self.num_parameters, dtype),
+    def _with_biases(self, vector: np.ndarray, layer: int) -> np.ndarray:
+        start = self.topology.weight_start[layer]
+        rows, columns = self.topology.fan_in[layer] + 1, self.widths[layer]
+        return vector[start : start + rows * columns].reshape(rows, columns)
+
+    def check_array(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless the kernels can take the array: they check no bounds."""
+        if array.shape != shape or array.dtype != self.dtype or not array.flags.c_contiguous:
+            raise ValueError(
+                f"{name} is a {array.dtype} array of shape {array.shape}, strides {array.strides}; "
+                f"the network needs a C-contiguous {self.dtype} array of shape {shape}"
+            )
+
+    def workspace(self, batch_size: int, repetitions: int = 1) -> arena.Workspace:
+        """Memory for batches of at most `batch_size` rows; zeroed, so that it is paged in now.
+
+        Parameters
+        ----------
+        repetitions : 1, or LANES: how many are trained at once.
+        """
+        dtype, lanes = self.dtype, lanes_of(self.dtype)
+        blocks = count_blocks(batch_size, dtype) if repetitions == 1 else batch_size
+        hidden = self.widths[:-1]
+        units, widest = blocks * sum(hidden) * lanes, blocks * max(self.widths) * lanes
+        keeps_dh = any(self.skip) or self.activation != "relu"
+        work = arena.Workspace(
+            batch_size=batch_size,
+            x=aligned_zeros((blocks, self.n_inputs + 1, lanes), dtype),
+            z=aligned_zeros(units if self.activation != "relu" or any(self.skip) else 1, dtype),
+            a=aligned_zeros(units if any(self.skip) else 1, dtype),
+            h=aligned_zeros(blocks * sum(width + 1 for width in hidden) * lanes, dtype),
+            dz=aligned_zeros((2, widest), dtype),
+            dh=aligned_zeros((2, widest if keeps_dh else 1), dtype),
+            output_blocks=aligned_zeros(blocks * self.n_outputs * lanes, dtype),
+            outputs=aligned_zeros((4, blocks * self.n_outputs * lanes), dtype),
+            dw=aligned_zeros(self.num_parameters * repetitions, dtype),
+            row_values=aligned_zeros(N_METRICS * blocks * lanes, dtype),
+            penalties=np.zeros(repetitions),
+            loss_scratch=aligned_zeros((4, blocks * lanes), dtype),
+            gather_scratch=aligned_zeros(
+                (lanes, count_blocks(max(self.n_inputs, self.n_outputs), dtype) * lanes), dtype
+            ),
+            plan=make_plan(
+                self.kernel, self.tiling, dtype, self.n_inputs, self.widths, batch_size, repetitions
+            ),
+            forward=0,
+            backward=0,
+            add_metrics=0,
         )
+        work.x[:, -1] = 1
+        for layer in range(len(hidden)):
+            arena.layer_output(self.topology, work, layer, blocks)[:, -1] = 1
+        return work._replace(**epoch.compile_steps(self.topology, work))

@@ -4,12 +4,16 @@ A `Trainer` owns what changes during a run: parameters, optimizer memory, the st
 It knows nothing of files, energy or ranks; whoever calls `run_epoch` may measure around it.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from minibutter.nn.kernels import epoch
 from minibutter.nn.kernels.jit import compile_once
+from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
 from minibutter.nn.network import Network
 
 OPTIMIZERS: dict[str, int] = {"adam": epoch.ADAM, "rmsprop": epoch.RMSPROP, "sgd": epoch.SGD}
@@ -100,11 +104,23 @@ def _check_arrays(network: Network, parameters: np.ndarray, data: TrainingData) 
         ("x_test", data.x_test, (n_test, network.n_inputs)),
         ("y_test", data.y_test, (n_test, network.n_outputs)),
     ):
-        if array.shape != shape or array.dtype != network.dtype or not array.flags.c_contiguous:
-            raise ValueError(
-                f"{name} is a {array.dtype} array of shape {array.shape}, strides {array.strides}; "
-                f"the network needs a C-contiguous {network.dtype} array of shape {shape}"
-            )
+        network.check_array(name, array, shape)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What one repetition of an experiment starts from.
+
+    Attributes
+    ----------
+    parameters : (num_parameters,).
+    data : the split data set.
+    shuffle : draws the order of the rows, once per epoch.
+    """
+
+    parameters: np.ndarray
+    data: TrainingData
+    shuffle: np.random.Generator
 
 
 class Trainer:
@@ -120,6 +136,7 @@ class Trainer:
     shuffle : draws the order of the rows, once per epoch.
     l1, l2 : penalty factors on the weights of every layer.
     evaluate_train : whether to evaluate the training set at the end of every epoch.
+    records_metrics : whether to measure all ten metrics, or only the loss; the others are 0 then.
 
     Raises
     ------
@@ -137,71 +154,180 @@ class Trainer:
         *,
         batch_size: int,
         shuffle: np.random.Generator,
+        **options: Any,
+    ) -> None:
+        start = Start(parameters, data, shuffle)
+        self.network, self.data = network, data
+        self._group = TrainingGroup(network, [start], optimizer, batch_size=batch_size, **options)
+        self.parameters = parameters
+
+    def run_epoch(self) -> EpochRow:
+        """Train on every row once, in a new random order, then evaluate."""
+        return self._group.run_epoch()[0]
+
+
+class TrainingGroup:
+    """Repetitions of one experiment in progress, packed into the lanes of vector registers.
+
+    Every repetition has its own data, order and parameters, and gets the bits that it would get
+    alone. A group of one is a single run.
+
+    Parameters
+    ----------
+    network : what is trained, once per repetition.
+    starts : 1 to LANES repetitions (`layout.lanes_of`) whose data have the same shapes. A single
+        one's parameters are trained in place.
+    optimizer, batch_size, l1, l2, evaluate_train, records_metrics : as for `Trainer`.
+
+    Raises
+    ------
+    ValueError
+        As `Trainer`, and if there are too many repetitions, or they cannot be packed.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        starts: Sequence[Start],
+        optimizer: epoch.Optimizer,
+        *,
+        batch_size: int,
         l1: float = 0.0,
         l2: float = 0.0,
         evaluate_train: bool = False,
+        records_metrics: bool = True,
     ) -> None:
-        _check_arrays(network, parameters, data)
-        n_train = len(data.x_train)
-        if not 1 <= batch_size <= n_train:
-            raise ValueError(
-                f"batch_size is {batch_size}; it must be between 1 and the {n_train} training rows"
-            )
+        _check_starts(network, starts, batch_size)
         for name, factor in (("l1", l1), ("l2", l2)):
             if not 0 <= factor < np.inf:
                 raise ValueError(f"{name} is {factor}; a penalty factor is at least 0 and finite")
         self.network = network
-        self.parameters = parameters
         self.optimizer = optimizer
-        self.data = data
         self.steps = 0
-        self._slots = np.zeros((2, network.num_parameters), dtype=network.dtype)
-        self._work = network.workspace(batch_size)
-        self._shuffle = shuffle
+        self._n_starts = len(starts)
+        repetitions = 1 if len(starts) == 1 else lanes_of(network.dtype)
+        # Lanes that nobody asked for repeat the first repetition; nobody reads them.
+        starts = [*starts, *[starts[0]] * (repetitions - len(starts))]
+        self._topology = network.topology._replace(repetitions=repetitions)
+        self._work = network.workspace(batch_size, repetitions)
+        self._slots = aligned_zeros((2, network.num_parameters * repetitions), network.dtype)
+        if repetitions == 1:
+            self._parameters = starts[0].parameters
+        else:
+            self._parameters = aligned_zeros(network.num_parameters * repetitions, network.dtype)
+            self._parameters.reshape(-1, repetitions)[:] = np.transpose(
+                [start.parameters for start in starts]
+            )
+        self._train = _Rows(*(_stack(starts, name) for name in ("x_train", "y_train")))
+        self._test = _Rows(*(_stack(starts, name) for name in ("x_test", "y_test")))
+        self._shuffles = [start.shuffle for start in starts[: self._n_starts]]
         self._penalty = (float(l1), float(l2))
         self._evaluate_train = evaluate_train
-        self._train_is_binary = is_binary(data.y_train)
-        self._test_is_binary = is_binary(data.y_test)
+        self._records_metrics = records_metrics
 
-    def run_epoch(self) -> EpochRow:
-        """Train on every row once, in a new random order, then evaluate."""
-        data = self.data
-        train = np.zeros(epoch.N_SUMS)
+    def parameters(self, repetition: int) -> np.ndarray:
+        """View (num_parameters,) of a repetition's parameters."""
+        return self._parameters.reshape(-1, self._topology.repetitions)[:, repetition]
+
+    def run_epoch(self) -> list[EpochRow]:
+        """Train on every row once, in new random orders, then evaluate; a row per repetition."""
+        orders = [shuffle.permutation(self._train.n_rows) for shuffle in self._shuffles]
+        orders += [orders[0]] * (self._topology.repetitions - len(orders))
+        train = np.zeros((self._topology.repetitions, epoch.N_SUMS))
         self.steps = epoch.train_epoch(
             train,
-            self.parameters,
+            self._parameters,
             self._slots,
             self._work,
-            self.network.topology,
+            self._topology,
             self.optimizer,
-            data.x_train,
-            data.y_train,
-            self._shuffle.permutation(len(data.x_train)),
+            self._train.x,
+            self._train.y,
+            orders[0][None] if len(orders) == 1 else np.array(orders),
             self.steps,
             *self._penalty,
-            self._train_is_binary,
+            self._train.is_binary,
+            self._records_metrics,
         )
-        test = self._evaluate(data.x_test, data.y_test, self._test_is_binary)
-        trained = None
-        if self._evaluate_train:
-            trained = self._evaluate(data.x_train, data.y_train, self._train_is_binary)
-        losses = train[0], test[0]
-        is_finite = bool(np.isfinite(losses).all() and np.isfinite(self.parameters).all())
-        return EpochRow(train, test, trained, is_finite)
+        test = self._evaluate(self._test)
+        trained = self._evaluate(self._train) if self._evaluate_train else None
+        rows = []
+        for repetition in range(self._n_starts):
+            is_finite = (
+                math.isfinite(train[repetition, 0])
+                and math.isfinite(test[repetition, 0])
+                and bool(np.isfinite(self.parameters(repetition)).all())
+            )
+            trained_row = None if trained is None else trained[repetition]
+            rows.append(EpochRow(train[repetition], test[repetition], trained_row, is_finite))
+        return rows
 
-    def _evaluate(self, x: np.ndarray, y: np.ndarray, targets_are_binary: bool) -> np.ndarray:
-        sums = np.zeros(epoch.N_SUMS)
+    def _evaluate(self, rows: "_Rows") -> np.ndarray:
+        sums = np.zeros((self._topology.repetitions, epoch.N_SUMS))
         epoch.evaluate(
             sums,
             self._work,
-            self.network.topology,
-            self.parameters,
-            x,
-            y,
+            self._topology,
+            self._parameters,
+            rows.x,
+            rows.y,
+            rows.order,
             *self._penalty,
-            targets_are_binary,
+            rows.is_binary,
+            self._records_metrics,
         )
         return sums
+
+
+class _Rows:
+    """A data set as the kernels take it: x (R, n_rows, n_inputs), y (R, n_rows, n_outputs)."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.x, self.y = x, y
+        self.n_rows = x.shape[1]
+        self.order = np.tile(np.arange(self.n_rows), (len(x), 1))
+        self.is_binary = is_binary(y)
+
+
+def _stack(starts: Sequence[Start], name: str) -> np.ndarray:
+    """An array of every repetition's data, one behind the other; of a single one, a view."""
+    arrays = [getattr(start.data, name) for start in starts]
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+
+
+def _check_starts(network: Network, starts: Sequence[Start], batch_size: int) -> None:
+    """What the kernels rely on."""
+    lanes = lanes_of(network.dtype)
+    if not 1 <= len(starts) <= lanes:
+        raise ValueError(
+            f"{len(starts)} repetitions; a group of {network.dtype} holds 1 to {lanes}"
+        )
+    for start in starts:
+        _check_arrays(network, start.parameters, start.data)
+    n_train = len(starts[0].data.x_train)
+    if not 1 <= batch_size <= n_train:
+        raise ValueError(
+            f"batch_size is {batch_size}; it must be between 1 and the {n_train} training rows"
+        )
+    if len(starts) == 1:
+        return
+    if network.kernel != "tiled":
+        raise ValueError(
+            f"kernel is {network.kernel!r}, but repetitions are packed with the rounding of "
+            "'tiled': train them one by one"
+        )
+    for start in starts:
+        if len(start.data.x_train) != n_train or len(start.data.x_test) != len(
+            starts[0].data.x_test
+        ):
+            raise ValueError("repetitions that are packed together must have equally many rows")
+        for name in ("y_train", "y_test"):
+            first, other = getattr(starts[0].data, name), getattr(start.data, name)
+            if is_binary(first) != is_binary(other):
+                raise ValueError(
+                    f"{name} of some repetitions is only 0 and 1, of others not, and the hinge "
+                    "losses read 0 as -1 in the first: train them one by one"
+                )
 
 
 def compile_kernels(dtype: str) -> None:

@@ -6,14 +6,14 @@ computed values), no table and no call, so that a loop over contiguous numbers b
 They are made of separate multiplications and additions: no fused ones, whose rounding differs, so
 that every processor and plain Python give the same bits.
 
-===========  ===============  ===============  =====================================================
+===========  ===============  ===============  ==================================================
 function     error, float32   error, float64   method
-===========  ===============  ===============  =====================================================
+===========  ===============  ===============  ==================================================
 `exp(x)`     < 1.1 ulp        < 1.1 ulp        x = k ln 2 + r, |r| <= ln 2 / 2: 2^k (1 + polynomial)
 `log(x)`     < 1.0 ulp        < 1.0 ulp        x = 2^k (1 + f): k ln 2 + series in s = f / (2 + f)
-`log1p(x)`   < 1.5 ulp        < 1.5 ulp        log u + (1 + x - u) / u with u = 1 + x rounded
-`tanh(x)`    < 3.0 ulp        < 3.0 ulp        m / (m + 2) with m = e^(2|x|) - 1 from the parts of exp
-===========  ===============  ===============  =====================================================
+`log1p(x)`   < 1.5 ulp        < 1.5 ulp        as log of u = 1 + x rounded; f takes up 1 + x - u
+`tanh(x)`    < 3.0 ulp        < 3.0 ulp        m / (m + 2) with m = e^(2|x|) - 1
+===========  ===============  ===============  ==================================================
 
 The bounds are measured by the tests (all float32 numbers were tried once) and hold for subnormal
 arguments and results, too: underflow is gradual. NaN stays NaN; e^x overflows to inf above
@@ -30,7 +30,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from minibutter.nn.kernels.jit import kernel
+from minibutter.nn.kernels.jit import inlined_kernel
 
 
 def _by_type(float32_kernel, float64_kernel, docstring):
@@ -51,8 +51,8 @@ def _by_type(float32_kernel, float64_kernel, docstring):
 # ---------------------------------------------------------------------------------------------
 # Constants. Each is of its type: a Python number would widen float32 arithmetic to float64.
 
-_ONE_32, _TWO_32, _HALF_32 = np.float32(1), np.float32(2), np.float32(0.5)
-_ONE_64, _TWO_64, _HALF_64 = np.float64(1), np.float64(2), np.float64(0.5)
+_ZERO_32, _HALF_32, _ONE_32, _TWO_32 = (np.float32(c) for c in (0, 0.5, 1, 2))
+_ZERO_64, _HALF_64, _ONE_64, _TWO_64 = (np.float64(c) for c in (0, 0.5, 1, 2))
 _INF_32, _INF_64 = np.float32(np.inf), np.float64(np.inf)
 _NAN_32, _NAN_64 = np.float32(np.nan), np.float64(np.nan)
 
@@ -110,6 +110,7 @@ _SMALLEST_NORMAL_32, _SMALLEST_NORMAL_64 = np.finfo(np.float32).tiny, np.finfo(n
 _SUBNORMAL_SHIFT_32, _SUBNORMAL_SHIFT_64 = np.float32(24), np.float64(53)
 _SUBNORMAL_SCALE_32, _SUBNORMAL_SCALE_64 = np.float32(2**24), np.float64(2**53)
 
+_NOTHING_LOST_32, _NOTHING_LOST_64 = np.int32(64), np.int64(64)
 _MANTISSA_32, _MANTISSA_64 = np.int32(2**23 - 1), np.int64(2**52 - 1)
 _BIAS_32, _BIAS_64 = np.int32(127), np.int64(1023)
 _ROOT_HALF_BITS_32 = np.float32(0.5**0.5).view(np.int32)
@@ -123,7 +124,7 @@ _TANH_LIMIT_32, _TANH_LIMIT_64 = np.float32(9.25), np.float64(19.25)
 # The exponential
 
 
-@kernel
+@inlined_kernel
 def _exp_parts_float32(x):
     """(q, k) with e^x = (1 + q) 2^k, |q| < 0.42, for |x| < 2^20; q keeps its relative accuracy."""
     rounded = x * _LOG2_E_32 + _ROUND_32
@@ -135,7 +136,7 @@ def _exp_parts_float32(x):
     return q, np.int32(np.float32(rounded).view(np.int32) - _ROUND_BITS_32)
 
 
-@kernel
+@inlined_kernel
 def _exp_parts_float64(x):
     """As `_exp_parts_float32`."""
     rounded = x * _LOG2_E_64 + _ROUND_64
@@ -150,19 +151,19 @@ def _exp_parts_float64(x):
     return q, np.int64(np.float64(rounded).view(np.int64) - _ROUND_BITS_64)
 
 
-@kernel
+@inlined_kernel
 def _power_of_2_float32(k):
     """2^k for an int32 of the exponents of normal numbers."""
     return np.int32(np.int32(k + _BIAS_32) << 23).view(np.float32)
 
 
-@kernel
+@inlined_kernel
 def _power_of_2_float64(k):
     """2^k for an int64 of the exponents of normal numbers."""
     return np.int64(np.int64(k + _BIAS_64) << 52).view(np.float64)
 
 
-@kernel
+@inlined_kernel
 def _exp_float32(x):
     lowest, highest = _EXP_RANGE_32
     # Two choices that a NaN falls through.
@@ -174,7 +175,7 @@ def _exp_float32(x):
     return (_ONE_32 + q) * _power_of_2_float32(half) * _power_of_2_float32(np.int32(k - half))
 
 
-@kernel
+@inlined_kernel
 def _exp_float64(x):
     lowest, highest = _EXP_RANGE_64
     x = lowest if x < lowest else x
@@ -191,82 +192,102 @@ exp = _by_type(_exp_float32, _exp_float64, "e^x.")
 # Logarithms
 
 
-@kernel
-def _log_of_positive_float32(u, correction):
-    """log u + correction, for finite u > 0 and a correction that is small against log u or u - 1.
-
-    u = 2^k (1 + f) with √½ <= 1 + f < √2; with s = f / (2 + f) and h = f²/2,
-    log(1 + f) = log((1 + s) / (1 - s)) = f - (h - s (h + R)), where R is a polynomial in s².
-    """
-    is_subnormal = u < _SMALLEST_NORMAL_32
-    u = u * _SUBNORMAL_SCALE_32 if is_subnormal else u
-    shift = _SUBNORMAL_SHIFT_32 if is_subnormal else np.float32(0)
+@inlined_kernel
+def _split_float32(u):
+    """(f, k) with u = 2^k (1 + f), √½ <= 1 + f < √2, for a normal number u > 0."""
     bits = np.int32(np.float32(u).view(np.int32) - _ROOT_HALF_BITS_32)
-    k = np.float32(np.int32(bits >> 23)) - shift
-    f = np.int32(np.int32(bits & _MANTISSA_32) + _ROOT_HALF_BITS_32).view(np.float32) - _ONE_32
+    m = np.int32(np.int32(bits & _MANTISSA_32) + _ROOT_HALF_BITS_32).view(np.float32)
+    return m - _ONE_32, np.int32(bits >> 23)
+
+
+@inlined_kernel
+def _split_float64(u):
+    """As `_split_float32`."""
+    bits = np.int64(np.float64(u).view(np.int64) - _ROOT_HALF_BITS_64)
+    m = np.int64(np.int64(bits & _MANTISSA_64) + _ROOT_HALF_BITS_64).view(np.float64)
+    return m - _ONE_64, np.int64(bits >> 52)
+
+
+@inlined_kernel
+def _log_of_parts_float32(f, k):
+    """k ln 2 + log(1 + f); k is a float32.
+
+    With s = f / (2 + f) and h = f²/2, log(1 + f) = log((1 + s) / (1 - s)) = f - (h - s (h + R)),
+    where R is a polynomial in s².
+    """
     s = f / (_TWO_32 + f)
     z = s * s
     c1, c2, c3 = _LOG_32
     series = z * (c1 + z * (c2 + z * c3))
     h = _HALF_32 * f * f
-    return k * _LN2_HIGH_32 - ((h - (s * (h + series) + (k * _LN2_LOW_32 + correction))) - f)
+    return k * _LN2_HIGH_32 - ((h - (s * (h + series) + k * _LN2_LOW_32)) - f)
 
 
-@kernel
-def _log_of_positive_float64(u, correction):
-    """As `_log_of_positive_float32`."""
-    is_subnormal = u < _SMALLEST_NORMAL_64
-    u = u * _SUBNORMAL_SCALE_64 if is_subnormal else u
-    shift = _SUBNORMAL_SHIFT_64 if is_subnormal else np.float64(0)
-    bits = np.int64(np.float64(u).view(np.int64) - _ROOT_HALF_BITS_64)
-    # Not every processor turns vectors of int64 into float64; this addition in the last bits does.
-    k = (np.int64((bits >> 52) + _ROUND_BITS_64).view(np.float64) - _ROUND_64) - shift
-    f = np.int64(np.int64(bits & _MANTISSA_64) + _ROOT_HALF_BITS_64).view(np.float64) - _ONE_64
+@inlined_kernel
+def _log_of_parts_float64(f, k):
+    """As `_log_of_parts_float32`; k is a float64."""
     s = f / (_TWO_64 + f)
     z = s * s
-    c1, c2, c3, c4, c5, c6, c7 = _LOG_64
     z2 = z * z
+    c1, c2, c3, c4, c5, c6, c7 = _LOG_64
     low, middle, high = c1 + z * c2, c3 + z * c4, c5 + z * c6
     series = z * (low + z2 * (middle + z2 * (high + z2 * c7)))
     h = _HALF_64 * f * f
-    return k * _LN2_HIGH_64 - ((h - (s * (h + series) + (k * _LN2_LOW_64 + correction))) - f)
+    return k * _LN2_HIGH_64 - ((h - (s * (h + series) + k * _LN2_LOW_64)) - f)
 
 
-@kernel
+@inlined_kernel
+def _to_float64(k):
+    """A small int64 as float64; not every processor does that to vectors, but all can add."""
+    return np.int64(k + _ROUND_BITS_64).view(np.float64) - _ROUND_64
+
+
+@inlined_kernel
 def _log_float32(x):
-    value = _log_of_positive_float32(x, np.float32(0))
+    is_subnormal = x < _SMALLEST_NORMAL_32
+    f, k = _split_float32(x * _SUBNORMAL_SCALE_32 if is_subnormal else x)
+    shift = _SUBNORMAL_SHIFT_32 if is_subnormal else _ZERO_32
+    value = _log_of_parts_float32(f, np.float32(k) - shift)
     value = value if x < _INF_32 else x  # inf and NaN
-    value = value if x != 0 else -_INF_32
-    return _NAN_32 if x < 0 else value
+    value = value if x != _ZERO_32 else -_INF_32
+    return _NAN_32 if x < _ZERO_32 else value
 
 
-@kernel
+@inlined_kernel
 def _log_float64(x):
-    value = _log_of_positive_float64(x, np.float64(0))
+    is_subnormal = x < _SMALLEST_NORMAL_64
+    f, k = _split_float64(x * _SUBNORMAL_SCALE_64 if is_subnormal else x)
+    shift = _SUBNORMAL_SHIFT_64 if is_subnormal else _ZERO_64
+    value = _log_of_parts_float64(f, _to_float64(k) - shift)
     value = value if x < _INF_64 else x
-    value = value if x != 0 else -_INF_64
-    return _NAN_64 if x < 0 else value
+    value = value if x != _ZERO_64 else -_INF_64
+    return _NAN_64 if x < _ZERO_64 else value
 
 
-@kernel
+@inlined_kernel
 def _log1p_float32(x):
     u = _ONE_32 + x
-    # What the addition lost is exact wherever it matters; log(u + lost) = log u + lost / u.
+    f, k = _split_float32(u)
+    # What the addition lost is exact wherever it matters, and f is x itself where k is 0.
     lost = x - (u - _ONE_32)
-    value = _log_of_positive_float32(u, lost / u)
+    # Above 2^64 nothing is lost, and 2^-k would leave the exponents of normal numbers.
+    scale = k if k < _NOTHING_LOST_32 else _NOTHING_LOST_32
+    value = _log_of_parts_float32(f + lost * _power_of_2_float32(np.int32(-scale)), np.float32(k))
     value = value if x < _INF_32 else x
-    value = value if u != 0 else -_INF_32
-    return _NAN_32 if u < 0 else value
+    value = value if u != _ZERO_32 else -_INF_32
+    return _NAN_32 if u < _ZERO_32 else value
 
 
-@kernel
+@inlined_kernel
 def _log1p_float64(x):
     u = _ONE_64 + x
+    f, k = _split_float64(u)
     lost = x - (u - _ONE_64)
-    value = _log_of_positive_float64(u, lost / u)
+    scale = k if k < _NOTHING_LOST_64 else _NOTHING_LOST_64
+    value = _log_of_parts_float64(f + lost * _power_of_2_float64(np.int64(-scale)), _to_float64(k))
     value = value if x < _INF_64 else x
-    value = value if u != 0 else -_INF_64
-    return _NAN_64 if u < 0 else value
+    value = value if u != _ZERO_64 else -_INF_64
+    return _NAN_64 if u < _ZERO_64 else value
 
 
 log = _by_type(_log_float32, _log_float64, "The natural logarithm of x.")
@@ -277,7 +298,7 @@ log1p = _by_type(_log1p_float32, _log1p_float64, "log(1 + x), accurate for small
 # The hyperbolic tangent
 
 
-@kernel
+@inlined_kernel
 def _tanh_float32(x):
     size = abs(x)
     size = _TANH_LIMIT_32 if size > _TANH_LIMIT_32 else size
@@ -287,7 +308,7 @@ def _tanh_float32(x):
     return np.copysign(m / (m + _TWO_32), x)
 
 
-@kernel
+@inlined_kernel
 def _tanh_float64(x):
     size = abs(x)
     size = _TANH_LIMIT_64 if size > _TANH_LIMIT_64 else size

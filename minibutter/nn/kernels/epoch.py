@@ -1,21 +1,51 @@
 """One compiled call = one epoch: gather, forward, loss, metrics, backward, penalty, update.
 
 The functions below are the whole training algorithm in reading order. They see a network as flat
-arrays: `Topology` says where the weights, biases and units of each layer lie, the parameters are
-one vector (w_0, b_0, w_1, b_1, ...), and every intermediate array is a view into `Workspace`, made
-once per run. Nothing is allocated, and the interpreter lock is free for the whole epoch.
+arrays: the parameters are one vector (w_0, b_0, w_1, b_1, ...), and every intermediate array is a
+view into a `Workspace`, made once per run (`arena`). Nothing is allocated, and the interpreter lock
+is free for the whole epoch.
+
+A batch lies in memory as blocks of lanes (see `layout`), and so the same code trains a single run,
+whose lanes are rows of the batch, and LANES repetitions of an experiment at once, each in a lane of
+its own with parameters (P, LANES). Only the matrix products, the gather and the sums over rows
+differ; the numbers of a repetition do not.
 
 Legend: n rows of the current batch (the last batch of an epoch may be smaller), layer l of depth
-layers, P parameters. Sums over an epoch are float64.
+layers, P parameters, R repetitions: 1 or LANES. Sums over an epoch are float64.
 """
 
+from functools import cache
 from typing import NamedTuple
 
+import numba
 import numpy as np
 
-from minibutter.nn.kernels import layers, losses, optimizers
-from minibutter.nn.kernels.jit import kernel
-from minibutter.nn.kernels.metrics import METRICS, add_metrics, finish_metrics
+from minibutter.nn.kernels import arena, layers, losses, optimizers
+from minibutter.nn.kernels.arena import (
+    blocks_from_outputs,
+    gather,
+    layer_activation,
+    layer_output,
+    layer_units,
+    layer_weights,
+    output_blocks,
+    output_rows,
+    output_units,
+    outputs_from_blocks,
+    work_half,
+)
+from minibutter.nn.kernels.jit import address_of, call, kernel
+from minibutter.nn.kernels.metrics import (
+    LOSS,
+    METRICS,
+    N_METRICS,
+    add_row_losses,
+    add_rows,
+    finish_metrics,
+    row_metrics,
+)
+from minibutter.nn.kernels.tile import PLAIN, RELU_MASK
+from minibutter.nn.kernels.tile import RELU as RELU_SUM
 
 RELU, TANH, SIGMOID, GELU = range(4)
 SIGMOID_MSE, SIGMOID_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY = range(3)
@@ -23,34 +53,6 @@ SGD, RMSPROP, ADAM = range(3)
 
 N_SUMS = len(METRICS) + 1  # the ten metrics, then the weight penalty
 PENALTY = len(METRICS)
-
-
-class Topology(NamedTuple):
-    """Where everything lies. Arrays are int64 of shape (depth,) unless said otherwise."""
-
-    fan_in: np.ndarray
-    fan_out: np.ndarray
-    weight_start: np.ndarray  # offset of w_l, (fan_in * fan_out) numbers, in the parameter vector
-    bias_start: np.ndarray  # offset of b_l, (fan_out) numbers
-    unit_start: np.ndarray  # units of the layers before l: offset in z, a, h, times batch rows
-    skip: np.ndarray  # bool: h = a + x instead of h = a
-    activation: int  # RELU ... GELU, of the hidden layers
-    loss: int  # SIGMOID_MSE ... SOFTMAX_CROSS_ENTROPY
-    rung: int  # of the matrix product ladder: NAIVE ... BLAS
-
-
-class Workspace(NamedTuple):
-    """Every intermediate array of a run. The type is that of the parameters."""
-
-    x: np.ndarray  # (batch_size, n_inputs): gathered rows
-    y: np.ndarray  # (batch_size, n_outputs): gathered targets
-    z: np.ndarray  # (batch_size * units,): pre-activations of all layers
-    a: np.ndarray  # (batch_size * units,): activations; the output layer's are the outputs p
-    h: np.ndarray  # (batch_size * units,) with skips, else (1,): outputs of layers with a skip
-    dz: np.ndarray  # (batch_size * widest,)
-    dh: np.ndarray  # (2, batch_size * widest): gradient of this layer's and the previous output
-    wt: np.ndarray  # (largest layer's weights,): scratch for a transposed w
-    dw: np.ndarray  # (P,): the gradient of all parameters
 
 
 class Optimizer(NamedTuple):
@@ -65,48 +67,14 @@ class Optimizer(NamedTuple):
     epsilon: float
 
 
-@kernel
-def layer_weights(topology, parameters, layer):
-    """View of w_l (fan_in, fan_out) in a flat vector (parameters or their gradient)."""
-    start = topology.weight_start[layer]
-    fan_in, fan_out = topology.fan_in[layer], topology.fan_out[layer]
-    return parameters[start : start + fan_in * fan_out].reshape(fan_in, fan_out)
-
-
-@kernel
-def layer_biases(topology, parameters, layer):
-    """View of b_l (fan_out) in a flat vector (parameters or their gradient)."""
-    start = topology.bias_start[layer]
-    return parameters[start : start + topology.fan_out[layer]]
-
-
-@kernel
-def layer_rows(topology, arena, layer, n):
-    """View (n, fan_out) of layer l in one of the workspace's z, a, h."""
-    rows = arena.size // (topology.unit_start[-1] + topology.fan_out[-1])
-    start = topology.unit_start[layer] * rows
-    width = topology.fan_out[layer]
-    return arena[start : start + n * width].reshape(n, width)
-
-
-@kernel
-def layer_output(topology, work, layer, n):
-    """View (n, fan_out) of what layer l hands on: h with a skip, a without."""
-    if topology.skip[layer]:
-        return layer_rows(topology, work.h, layer, n)
-    return layer_rows(topology, work.a, layer, n)
-
-
 # ---------------------------------------------------------------------------------------------
 # Forward and backward
 
 
 @kernel
 def activation_forward(code, a, z):
-    """a = f(z) for the activation of that code."""
-    if code == RELU:
-        layers.relu_forward(a, z)
-    elif code == TANH:
+    """a = f(z) for the activation of that code, but relu: flat arrays."""
+    if code == TANH:
         layers.tanh_forward(a, z)
     elif code == SIGMOID:
         layers.sigmoid_forward(a, z)
@@ -116,7 +84,7 @@ def activation_forward(code, a, z):
 
 @kernel
 def activation_backward(code, dz, da, z, a):
-    """dz = da f'(z) for the activation of that code."""
+    """dz = da f'(z) for the activation of that code: flat arrays."""
     if code == RELU:
         layers.relu_backward(dz, da, z, a)
     elif code == TANH:
@@ -128,97 +96,151 @@ def activation_backward(code, dz, da, z, a):
 
 
 @kernel
-def forward(topology, parameters, work, x, y):
-    """Run a batch through the network; returns the summed loss of its rows.
+def forward(topology, parameters, work, blocks):
+    """Run the batch that `gather` has put into work through the network, to the losses of its rows.
 
-    Writes: work.z, work.a, work.h. Reads: parameters (P,), x (n, n_inputs), y (n, n_outputs).
+    Writes: work.z, work.a, work.h, work.outputs and the losses in work.row_values. Reads:
+    parameters (P * R,).
     """
-    n = x.shape[0]
     last = topology.fan_out.size - 1
-    below = x
-    for layer in range(last + 1):
-        z = layer_rows(topology, work.z, layer, n)
-        a = layer_rows(topology, work.a, layer, n)
+    plain, relu = np.int64(PLAIN), np.int64(RELU_SUM)  # a literal would compile code of its own
+    below = work.x[:blocks]
+    for layer in range(last):
         w = layer_weights(topology, parameters, layer)
-        b = layer_biases(topology, parameters, layer)
-        layers.dense_forward(z, below, w, b, topology.rung)
-        if layer < last:
-            activation_forward(topology.activation, a, z)
-            if topology.skip[layer]:
-                layers.skip_forward(layer_rows(topology, work.h, layer, n), a, below)
-            below = layer_output(topology, work, layer, n)
-    z = layer_rows(topology, work.z, last, n)
-    p = layer_rows(topology, work.a, last, n)
-    if topology.loss == SIGMOID_MSE:
-        return losses.sigmoid_mse_forward(p, z, y)
-    if topology.loss == SIGMOID_BINARY_CROSS_ENTROPY:
-        return losses.sigmoid_binary_cross_entropy_forward(p, z, y)
-    return losses.softmax_cross_entropy_forward(p, z, y)
+        a = layer_activation(topology, work, layer, blocks)
+        if topology.activation == RELU:
+            layers.dense_forward(a, below, w, topology.repetitions, work.plan, relu)
+        else:
+            z = layer_units(topology, work, work.z, layer, blocks)
+            layers.dense_forward(z, below, w, topology.repetitions, work.plan, plain)
+            for q in range(blocks):
+                a_q, z_q = a[q, : z.shape[1]], z[q]
+                activation_forward(
+                    topology.activation, a_q.reshape(a_q.size), z_q.reshape(z_q.size)
+                )
+        h = layer_output(topology, work, layer, blocks)
+        if topology.skip[layer]:
+            layers.skip_forward(h, a, below)
+        below = h
+    w = layer_weights(topology, parameters, last)
+    z = output_blocks(topology, work, blocks)
+    layers.dense_forward(z, below, w, topology.repetitions, work.plan, plain)
+    outputs_from_blocks(topology, work, arena.LOGITS, blocks)
+    losses_forward(topology, work, blocks)
 
 
 @kernel
-def backward(topology, parameters, work, x, y):
+def losses_forward(topology, work, blocks):
+    """The outputs p of the batch from its logits, and the loss of every row.
+
+    Writes: work.outputs, the loss in work.row_values.
+    """
+    z = output_units(topology, work, arena.LOGITS, blocks)
+    p = output_units(topology, work, arena.P, blocks)
+    y = output_units(topology, work, arena.Y, blocks)
+    row_losses = output_rows(work, blocks)[LOSS]
+    if topology.loss == SIGMOID_MSE:
+        losses.sigmoid_mse_forward(p, row_losses, z, y)
+    elif topology.loss == SIGMOID_BINARY_CROSS_ENTROPY:
+        losses.sigmoid_binary_cross_entropy_forward(p, row_losses, z, y)
+    else:
+        losses.softmax_cross_entropy_forward(p, row_losses, z, y, work.loss_scratch)
+
+
+@kernel
+def losses_backward(topology, work, blocks, n):
+    """Gradient of the mean loss of n rows with respect to the logits. Writes: work.outputs."""
+    dz = output_units(topology, work, arena.DZ, blocks)
+    p = output_units(topology, work, arena.P, blocks)
+    y = output_units(topology, work, arena.Y, blocks)
+    if topology.loss == SIGMOID_MSE:
+        losses.sigmoid_mse_backward(dz, p, y, n)
+    elif topology.loss == SIGMOID_BINARY_CROSS_ENTROPY:
+        losses.sigmoid_binary_cross_entropy_backward(dz, p, y, n)
+    else:
+        losses.softmax_cross_entropy_backward(dz, p, y, n)
+
+
+@kernel
+def backward(topology, parameters, work, blocks, n):
     """Gradient of the batch's mean loss, walking the forward pass from its end.
 
-    Writes: work.dw (P,). Reads: what `forward` left in work, x, y.
+    Writes: work.dw (P * R,). Reads: what `forward` left in work; n: rows of the batch.
     """
-    n = x.shape[0]
     last = topology.fan_out.size - 1
-    width = topology.fan_out[last]
-    dz = work.dz[: n * width].reshape(n, width)
-    p = layer_rows(topology, work.a, last, n)
-    if topology.loss == SIGMOID_MSE:
-        losses.sigmoid_mse_backward(dz, p, y)
-    elif topology.loss == SIGMOID_BINARY_CROSS_ENTROPY:
-        losses.sigmoid_binary_cross_entropy_backward(dz, p, y)
-    else:
-        losses.softmax_cross_entropy_backward(dz, p, y)
-
-    for layer in range(last, -1, -1):
-        w = layer_weights(topology, parameters, layer)
-        dw = layer_weights(topology, work.dw, layer)
-        db = layer_biases(topology, work.dw, layer)
-        fan_in, fan_out = w.shape
-        if layer == 0:
-            layers.dense_backward_parameters(dw, db, x, dz, topology.rung)
-            return
-        below = layer_output(topology, work, layer - 1, n)
-        layers.dense_backward_parameters(dw, db, below, dz, topology.rung)
-        # The two halves of work.dh take turns: the gradient of this layer's output is still needed
-        # by its skip while that of the layer below is written.
-        dh_below = work.dh[(layer - 1) % 2, : n * fan_in].reshape(n, fan_in)
-        wt = work.wt[: fan_in * fan_out].reshape(fan_out, fan_in)
-        layers.dense_backward_input(dh_below, wt, w, dz, topology.rung)
-        if topology.skip[layer]:
-            dh = work.dh[layer % 2, : n * fan_out].reshape(n, fan_out)
-            layers.skip_backward(dh_below, dh)
-        # h = a or h = a + x: either way da = dh.
-        dz = work.dz[: n * fan_in].reshape(n, fan_in)
-        z = layer_rows(topology, work.z, layer - 1, n)
-        a = layer_rows(topology, work.a, layer - 1, n)
-        activation_backward(topology.activation, dz, dh_below, z, a)
+    losses_backward(topology, work, blocks, n)
+    blocks_from_outputs(topology, work, arena.DZ, blocks)
+    dz = output_blocks(topology, work, blocks)
+    backward_parameters(topology, work, last, dz, n)
+    backward_input(topology, parameters, work, last, dz)
+    for layer in range(last - 1, -1, -1):
+        width = topology.fan_out[layer]
+        dz = work_half(work.dz, layer, blocks, width, work.x.shape[2])
+        backward_parameters(topology, work, layer, dz, n)
+        if layer > 0:
+            backward_input(topology, parameters, work, layer, dz)
 
 
 @kernel
-def penalty(topology, parameters, l1, l2):
-    """l1 Σ|w| + l2 Σ w² over the weights of every layer; biases are free."""
-    total = 0.0
+def backward_parameters(topology, work, layer, dz, n):
+    """Gradient of w_l and b_l, from dz (blocks, fan_out, LANES) of the layer. Writes: work.dw."""
+    blocks = dz.shape[0]
+    below = work.x[:blocks] if layer == 0 else layer_output(topology, work, layer - 1, blocks)
+    dw = layer_weights(topology, work.dw, layer)
+    layers.dense_backward_parameters(dw, below, dz, n, topology.repetitions, work.plan)
+
+
+@kernel
+def backward_input(topology, parameters, work, layer, dz):
+    """dz of layer l - 1 from that of layer l > 0, through w_l, the skip and the activation."""
+    blocks, lanes, width = dz.shape[0], dz.shape[2], topology.fan_in[layer]
+    w = layer_weights(topology, parameters, layer)
+    dz_below = work_half(work.dz, layer - 1, blocks, width, lanes)
+    a = layer_activation(topology, work, layer - 1, blocks)
+    plain, mask = np.int64(PLAIN), np.int64(RELU_MASK)
+    if topology.activation == RELU and not topology.has_skip:
+        layers.dense_backward_input(dz_below, w, dz, topology.repetitions, work.plan, mask, a)
+        return
+    dh_below = work_half(work.dh, layer - 1, blocks, width, lanes)
+    layers.dense_backward_input(dh_below, w, dz, topology.repetitions, work.plan, plain, dh_below)
+    if topology.skip[layer]:
+        layers.skip_backward(dh_below, work_half(work.dh, layer, blocks, width, lanes))
+    # h = a or h = a + x: either way da = dh.
+    z = layer_units(topology, work, work.z, layer - 1, blocks)
+    for q in range(blocks):
+        dz_q, da_q, z_q, a_q = dz_below[q], dh_below[q], z[q], a[q, :width]
+        size = width * lanes
+        activation_backward(
+            topology.activation,
+            dz_q.reshape(size),
+            da_q.reshape(size),
+            z_q.reshape(size),
+            a_q.reshape(size),
+        )
+
+
+@kernel
+def penalty(topology, parameters, totals, l1, l2):
+    """l1 Σ|w| + l2 Σ w² over the weights of every layer; biases are free.
+
+    Writes: totals (R,) float64. Reads: parameters (P * R,).
+    """
+    totals[:] = 0
     if l1 == 0 and l2 == 0:
-        return total
+        return
     for layer in range(topology.fan_out.size):
-        w = layer_weights(topology, parameters, layer)
-        total += losses.penalty_forward(w.reshape(w.size), l1, l2)
-    return total
+        w = layer_weights(topology, parameters, layer)[: topology.fan_in[layer]]
+        losses.penalty_forward(totals, w.reshape(-1, topology.repetitions), l1, l2)
 
 
 @kernel
 def add_penalty_gradient(topology, parameters, gradient, l1, l2):
-    """gradient += d penalty / d parameters."""
+    """gradient += d penalty / d parameters; both (P * R,)."""
     if l1 == 0 and l2 == 0:
         return
     for layer in range(topology.fan_out.size):
-        w = layer_weights(topology, parameters, layer)
-        dw = layer_weights(topology, gradient, layer)
+        w = layer_weights(topology, parameters, layer)[: topology.fan_in[layer]]
+        dw = layer_weights(topology, gradient, layer)[: topology.fan_in[layer]]
         losses.penalty_backward(dw.reshape(dw.size), w.reshape(w.size), l1, l2)
 
 
@@ -228,7 +250,7 @@ def add_penalty_gradient(topology, parameters, gradient, l1, l2):
 
 @kernel
 def update(optimizer, parameters, slots, gradient, step):
-    """One step of the optimizer; slots (2, P) are its memory, step counts from 1."""
+    """One step of the optimizer; slots (2, P * R) are its memory, step counts from 1."""
     if optimizer.rule == SGD:
         optimizers.sgd_update(
             parameters, slots[0], gradient, optimizer.learning_rate, optimizer.momentum
@@ -259,64 +281,103 @@ def update(optimizer, parameters, slots, gradient, step):
 
 
 @kernel
-def gather_rows(rows, source, order, start):
-    """rows[i] = source[order[start + i]].
+def add_metrics(sums, topology, work, blocks, n, is_binary, records_metrics):
+    """Add the batch to the sums of every repetition: all ten metrics, or only the loss.
 
-    Writes: rows (n, width). Reads: source (n_rows, width), order (n_rows,) int64.
+    Updates: sums (R, >= 10) float64. Reads: what `forward` left in work.
     """
-    n, width = rows.shape
-    for i in range(n):
-        row = order[start + i]
-        for k in range(width):
-            rows[i, k] = source[row, k]
+    rows = output_rows(work, blocks)
+    repetitions = topology.repetitions
+    if records_metrics:
+        p = output_units(topology, work, arena.P, blocks)
+        y = output_units(topology, work, arena.Y, blocks)
+        row_metrics(rows, p, y, is_binary, work.loss_scratch)
+        n_rows = rows.shape[2] // repetitions
+        add_rows(sums, rows.reshape(N_METRICS, n_rows, repetitions)[:, :n])
+    else:
+        add_row_losses(sums, rows[LOSS].reshape(-1, repetitions)[:n])
+
+
+def compile_steps(topology, work) -> dict[str, int]:
+    """Addresses of `forward`, `backward` and `add_metrics`, by the names of `Workspace`'s fields.
+
+    Parameters
+    ----------
+    topology, work : of the types that they will be called with.
+    """
+    return _compile_steps(numba.typeof(topology), numba.typeof(work), numba.typeof(work.dw))
+
+
+@cache
+def _compile_steps(topology, work, parameters) -> dict[str, int]:
+    number, flag = numba.int64, numba.boolean
+    sums = numba.types.Array(numba.float64, 2, "C")
+    return {
+        "forward": address_of(forward, topology, parameters, work, number),
+        "backward": address_of(backward, topology, parameters, work, number, number),
+        "add_metrics": address_of(add_metrics, sums, topology, work, number, number, flag, flag),
+    }
 
 
 @kernel
 def train_epoch(
-    sums, parameters, slots, work, topology, optimizer, x, y, order, step, l1, l2, is_binary
+    sums,
+    parameters,
+    slots,
+    work,
+    topology,
+    optimizer,
+    x,
+    y,
+    orders,
+    step,
+    l1,
+    l2,
+    is_binary,
+    records_metrics,
 ):
     """Train on all rows once, in the given order; returns the number of steps taken so far.
 
-    Writes: sums (11,) float64: the ten metrics as running means over the epoch's batches, each
-    taken before its step as Keras does, and the mean penalty. Updates: parameters (P,),
-    slots (2, P). Reads: x (n_train, n_inputs), y (n_train, n_outputs), order (n_train,) int64 row
-    numbers, step: steps before this epoch, l1, l2: penalty factors, is_binary: see `metrics`.
+    Writes: sums (R, 11) float64: the ten metrics as running means over the epoch's batches, each
+    taken before its step as Keras does, and the mean penalty; without `records_metrics` only the
+    loss and the penalty. Updates: parameters (P * R,), slots (2, P * R). Reads: x (R, n_train,
+    n_inputs), y (R, n_train, n_outputs), orders (R, n_train) int64 row numbers, step: steps before
+    this epoch, l1, l2: penalty factors, is_binary: see `metrics`.
     """
-    n_rows, batch_size = order.size, work.x.shape[0]
-    last = topology.fan_out.size - 1
+    n_rows, batch_size = orders.shape[1], work.batch_size
     sums[:] = 0
     for start in range(0, n_rows, batch_size):
         n = min(batch_size, n_rows - start)
-        x_batch, y_batch = work.x[:n], work.y[:n]
-        gather_rows(x_batch, x, order, start)
-        gather_rows(y_batch, y, order, start)
-        loss = forward(topology, parameters, work, x_batch, y_batch)
-        p = layer_rows(topology, work.a, last, n)
-        add_metrics(sums[:PENALTY], p, y_batch, loss, is_binary)
-        sums[PENALTY] += n * penalty(topology, parameters, l1, l2)
-        backward(topology, parameters, work, x_batch, y_batch)
+        blocks = gather(topology, work, x, y, orders, start, n)
+        call(work.forward, (topology, parameters, work, blocks))
+        call(work.add_metrics, (sums, topology, work, blocks, n, is_binary, records_metrics))
+        penalty(topology, parameters, work.penalties, l1, l2)
+        for repetition in range(topology.repetitions):
+            sums[repetition, PENALTY] += n * work.penalties[repetition]
+        call(work.backward, (topology, parameters, work, blocks, n))
         add_penalty_gradient(topology, parameters, work.dw, l1, l2)
         step += 1
         update(optimizer, parameters, slots, work.dw, step)
-    finish_metrics(sums[:PENALTY], n_rows)
-    sums[PENALTY] /= n_rows
+    for repetition in range(topology.repetitions):
+        finish_metrics(sums[repetition, :PENALTY], n_rows)
+        sums[repetition, PENALTY] /= n_rows
     return step
 
 
 @kernel
-def evaluate(sums, work, topology, parameters, x, y, l1, l2, is_binary):
+def evaluate(sums, work, topology, parameters, x, y, orders, l1, l2, is_binary, records_metrics):
     """The ten metrics and the penalty of a data set at fixed parameters.
 
-    Writes: sums (11,) float64. Reads: x (n_rows, n_inputs), y (n_rows, n_outputs).
+    Writes: sums (R, 11) float64. Reads: x (R, n_rows, n_inputs), y (R, n_rows, n_outputs), orders
+    (R, n_rows) int64: in which the rows are summed.
     """
-    n_rows, batch_size = x.shape[0], work.x.shape[0]
-    last = topology.fan_out.size - 1
+    n_rows, batch_size = orders.shape[1], work.batch_size
     sums[:] = 0
     for start in range(0, n_rows, batch_size):
         n = min(batch_size, n_rows - start)
-        y_batch = y[start : start + n]
-        loss = forward(topology, parameters, work, x[start : start + n], y_batch)
-        p = layer_rows(topology, work.a, last, n)
-        add_metrics(sums[:PENALTY], p, y_batch, loss, is_binary)
-    finish_metrics(sums[:PENALTY], n_rows)
-    sums[PENALTY] = penalty(topology, parameters, l1, l2)
+        blocks = gather(topology, work, x, y, orders, start, n)
+        call(work.forward, (topology, parameters, work, blocks))
+        call(work.add_metrics, (sums, topology, work, blocks, n, is_binary, records_metrics))
+    for repetition in range(topology.repetitions):
+        finish_metrics(sums[repetition, :PENALTY], n_rows)
+    penalty(topology, parameters, sums[:, PENALTY], l1, l2)

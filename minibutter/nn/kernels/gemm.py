@@ -1,104 +1,193 @@
-"""Matrix products: C = A @ B, the work horse of a dense layer.
+"""Matrix products, the work horse of a dense layer, on a ladder of rungs.
 
-A layer needs three of them: z = x @ w forward, dw = xᵀ @ dz and dx = dz @ wᵀ backward. All go
-through one signature and a ladder of rungs, of which every run chooses one by name. A may have any
-strides (xᵀ costs nothing); the rows of B must be contiguous, because the innermost loop runs along
-them.
+A layer needs three: z = x @ w forward, dw = xᵀ @ dz and dx = dz @ wᵀ backward. With a batch in
+blocks of lanes (see `layout`) they are two operations: `multiply`, C_q = A @ B_q for every block q
+(forward A = wᵀ, backward A = w), and `contract`, C = Σ_q X_q @ Y_qᵀ, the sum over all rows of the
+batch. Every rung has both, with one signature:
 
-Legend: C is (m, n), A is (m, d), B is (d, n); i, j, k run over m, d, n.
-The order of summation is part of the contract: C[i, k] adds its d products one by one, j = 0 first;
-only `blas` has an order of its own.
+naive    the textbook's three loops.
+blocked  the same loops over blocks that fit the caches, each used often before it leaves them.
+tiled    blocks of C in vector registers, A packed when it is larger than a cache block (`tiled`).
+blas     `np.dot`, with copies from and to blocks: the outside reference.
+
+Legend: A is (m, d), B_q is (d, lanes), C_q is (m, lanes); i and j run over m and d. What has more
+units than that (the constant one) keeps them. n rows of a single run count in `contract`. `plan`
+(`plan.Plan`) holds block sizes and scratch memory.
+The order of summation is part of the contract: an element adds its products one by one, j = 0 (or
+row 0) first, on all rungs but `blas`; `tiled` rounds once for product and sum (fused multiply-add),
+where the machine has it.
 """
 
-import numba
 import numpy as np
 
 from minibutter.nn.kernels.jit import kernel
-from minibutter.nn.kernels.tile import ROWS, VECTOR_BYTES, VECTORS, full_tile, masked_tile
+from minibutter.nn.kernels.tile import RELU, RELU_MASK
+from minibutter.nn.kernels.tiled import contract_tiled, multiply_tiled
+
+# ---------------------------------------------------------------------------------------------
+# naive
 
 
 @kernel
-def gemm_naive(c, a, b):
-    """C[i, k] = Σ_j A[i, j] B[j, k].
+def multiply_naive(c, a, b, plan, epilogue, gate):
+    """C_q[i] = epilogue(Σ_j A[i, j] B_q[j]).
 
-    Writes: c (m, n). Reads: a (m, d), b (d, n). Cost: 2 m n d flops.
-
-    The textbook's three loops with the two inner ones exchanged: k innermost walks along the rows
-    of B and C, so a compiler can put several k in one register without changing any sum.
+    Writes: c (blocks, >= m, lanes). Reads: a (m, d), b (blocks, >= d, lanes), gate, like c, for
+    RELU_MASK. Cost: 2 m d flops a lane.
     """
+    blocks, _, lanes = c.shape
     m, depth = a.shape
-    n = b.shape[1]
-    for i in range(m):
-        for k in range(n):
-            c[i, k] = 0
-        for j in range(depth):
-            a_ij = a[i, j]
-            for k in range(n):
-                c[i, k] += a_ij * b[j, k]
+    for q in range(blocks):
+        for i in range(m):
+            for lane in range(lanes):
+                c[q, i, lane] = 0
+            for j in range(depth):
+                for lane in range(lanes):
+                    c[q, i, lane] += a[i, j] * b[q, j, lane]
+    finish(c, m, epilogue, gate)
 
 
 @kernel
-def gemm_tiled(c, a, b):
-    """C[i, k] = Σ_j A[i, j] B[j, k], block by block of C in vector registers.
+def contract_naive(c, x, y, n, plan):
+    """C[i, k] = Σ_rows X[i, row] Y[k, row].
 
-    Writes: c (m, n). Reads: a (m, d), b (d, n). Cost: 2 m n d flops.
-
-    A panel of B, as wide as the tile, is used by all rows of A before the next one, so that it
-    stays in the nearest cache while C is written once.
+    Writes: c (m, p). Reads: x (blocks, >= m, lanes), y (blocks, >= p, lanes), n: rows.
+    Cost: 2 m p n flops.
     """
+    m, p = c.shape
+    lanes = x.shape[2]
+    for i in range(m):
+        for k in range(p):
+            total = c.dtype.type(0)
+            for row in range(n):
+                q, lane = row // lanes, row % lanes
+                total += x[q, i, lane] * y[q, k, lane]
+            c[i, k] = total
+
+
+# ---------------------------------------------------------------------------------------------
+# blocked
+
+
+@kernel
+def multiply_blocked(c, a, b, plan, epilogue, gate):
+    """As `multiply_naive`, block by block.
+
+    A block of A, block_rows x block_depth, stays in the second-level cache while all of B's blocks
+    of block_depth units, each small enough for the first level, pass by.
+    """
+    blocks, _, lanes = c.shape
     m, depth = a.shape
-    n = b.shape[1]
-    if depth == 0:  # the tile's loop runs at least once
-        c[:, :] = 0
-        return
-    width = VECTORS * (VECTOR_BYTES // c.itemsize)
-    for k in range(0, n, width):
-        for i in range(0, m, ROWS):
-            c_block, a_rows, b_panel = c[i:, k:], a[i:], b[:, k:]
-            if n - k >= width:
-                full_tile(c_block, a_rows, b_panel, depth, m - i, n - k)
-            else:
-                masked_tile(c_block, a_rows, b_panel, depth, m - i, n - k)
+    for j_start in range(0, depth, plan.block_depth):
+        j_end = min(j_start + plan.block_depth, depth)
+        for i_start in range(0, m, plan.block_rows):
+            i_end = min(i_start + plan.block_rows, m)
+            for q in range(blocks):
+                for i in range(i_start, i_end):
+                    if j_start == 0:
+                        for lane in range(lanes):
+                            c[q, i, lane] = 0
+                    for j in range(j_start, j_end):
+                        for lane in range(lanes):
+                            c[q, i, lane] += a[i, j] * b[q, j, lane]
+    finish(c, m, epilogue, gate)
 
 
 @kernel
-def gemm_blas(c, a, b):
-    """C = A @ B by the BLAS that SciPy brings (OpenBLAS): the outside reference.
+def contract_blocked(c, x, y, n, plan):
+    """As `contract_naive`, block by block: block_depth rows of the batch at a time."""
+    m, p = c.shape
+    lanes = x.shape[2]
+    for row_start in range(0, n, plan.block_depth):
+        row_end = min(row_start + plan.block_depth, n)
+        for i_start in range(0, m, plan.block_rows):
+            i_end = min(i_start + plan.block_rows, m)
+            for k in range(p):
+                for i in range(i_start, i_end):
+                    total = c[i, k] if row_start > 0 else c.dtype.type(0)
+                    for row in range(row_start, row_end):
+                        q, lane = row // lanes, row % lanes
+                        total += x[q, i, lane] * y[q, k, lane]
+                    c[i, k] = total
 
-    Writes: c (m, n). Reads: a (m, d), contiguous along rows or columns, b (d, n). Its order of
-    summation is its own and may differ between processors.
+
+# ---------------------------------------------------------------------------------------------
+# blas
+
+
+@kernel
+def _as_rows(rows, blocks, width):
+    """rows[k, q * lanes + lane] = blocks[q, k, lane]."""
+    lanes = blocks.shape[2]
+    for q in range(blocks.shape[0]):
+        for k in range(width):
+            for lane in range(lanes):
+                rows[k, q * lanes + lane] = blocks[q, k, lane]
+
+
+@kernel
+def multiply_blas(c, a, b, plan, epilogue, gate):
+    """As `multiply_naive`, by the BLAS that SciPy brings (OpenBLAS), in an order of its own.
+
+    Writes: c (blocks, >= m, lanes). Reads: a (m, d), contiguous along rows or columns, b (blocks,
+    >= d, lanes). Cost: 2 m d flops a lane, and the copies.
     """
-    np.dot(a, b, c)
-
-
-if numba.config.DISABLE_JIT:
-    # Plain Python has no registers to speak of: the same sums, with every product rounded.
-    gemm_tiled = gemm_naive
-
-NAIVE, TILED, BLAS = range(3)
-
-RUNGS = {"naive": NAIVE, "tiled": TILED, "blas": BLAS}
-"""The rungs of the ladder by name: values of a run's `kernel`."""
-
-
-@kernel
-def gemm(rung, c, a, b):
-    """C = A @ B on one of the `RUNGS`."""
-    if rung == TILED:
-        gemm_tiled(c, a, b)
-    elif rung == BLAS:
-        gemm_blas(c, a, b)
-    else:
-        gemm_naive(c, a, b)
+    blocks, _, lanes = c.shape
+    m, depth = a.shape
+    n = blocks * lanes
+    b_rows = plan.rows[0].reshape(plan.rows[0].size)[: depth * n].reshape(depth, n)
+    c_rows = plan.rows[1].reshape(plan.rows[1].size)[: m * n].reshape(m, n)
+    _as_rows(b_rows, b, depth)
+    np.dot(a, b_rows, c_rows)
+    for q in range(blocks):
+        for i in range(m):
+            for lane in range(lanes):
+                c[q, i, lane] = c_rows[i, q * lanes + lane]
+    finish(c, m, epilogue, gate)
 
 
 @kernel
-def transpose(at, a):
-    """Aᵀ[j, i] = A[i, j], so that rows become contiguous columns.
+def contract_blas(c, x, y, n, plan):
+    """As `contract_naive`, by BLAS; lanes behind the n-th row count as zeros."""
+    m, p = c.shape
+    rows = x.shape[0] * x.shape[2]
+    x_rows = plan.rows[0].reshape(plan.rows[0].size)[: m * rows].reshape(m, rows)
+    y_rows = plan.rows[1].reshape(plan.rows[1].size)[: p * rows].reshape(p, rows)
+    _as_rows(x_rows, x, m)
+    _as_rows(y_rows, y, p)
+    x_rows[:, n:] = 0
+    y_rows[:, n:] = 0
+    np.dot(x_rows, y_rows.T, c)
 
-    Writes: at (n, m). Reads: a (m, n).
+
+# ---------------------------------------------------------------------------------------------
+# What follows a product
+
+
+@kernel
+def finish(c, m, epilogue, gate):
+    """What the tile does to finished sums, as a pass of its own for the other rungs.
+
+    Updates: c (blocks, >= m, lanes). Reads: gate, like c, for RELU_MASK.
+    NaN must survive: `not (z <= 0)` is true for NaN where `z > 0` is not.
     """
-    m, n = a.shape
-    for i in range(m):
-        for j in range(n):
-            at[j, i] = a[i, j]
+    blocks, _, lanes = c.shape
+    if epilogue == RELU:
+        for q in range(blocks):
+            for i in range(m):
+                for lane in range(lanes):
+                    c[q, i, lane] = c[q, i, lane] if not (c[q, i, lane] <= 0) else 0
+    elif epilogue == RELU_MASK:
+        for q in range(blocks):
+            for i in range(m):
+                for lane in range(lanes):
+                    c[q, i, lane] = c[q, i, lane] if not (gate[q, i, lane] <= 0) else 0
+
+
+RUNGS = {
+    "naive": (multiply_naive, contract_naive),
+    "blocked": (multiply_blocked, contract_blocked),
+    "tiled": (multiply_tiled, contract_tiled),
+    "blas": (multiply_blas, contract_blas),
+}
+"""The rungs of the ladder by name, values of a run's `kernel`: `multiply` and `contract`."""

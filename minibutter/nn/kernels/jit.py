@@ -28,8 +28,9 @@ from typing import IO
 import llvmlite
 import numba
 import numpy as np
-from numba.core import caching
+from numba.core import caching, cgutils
 from numba.core.registry import cpu_target
+from numba.extending import intrinsic
 
 PATIENCE_S = 120.0
 """How long a process waits for another's compilation, which takes some 15 s, before it compiles
@@ -166,11 +167,78 @@ class _KernelCache(caching.FunctionCache):
 
 def kernel(function: Callable) -> Callable:
     """Compile a kernel: no Python objects, no lock, IEEE arithmetic, kept on disk."""
-    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    return _compile(function)
+
+
+def inlined_kernel(function: Callable) -> Callable:
+    """As `kernel`, for a function of a few numbers that always becomes part of its caller's code.
+
+    Left to itself the compiler calls what it finds too long, and a loop around a call is not
+    vectorised.
+    """
+    return _compile(function, forceinline=True)
+
+
+def view(function: Callable) -> Callable:
+    """A few lines that stand in place of their call, for views into a workspace.
+
+    As a function of its own each would take the hundreds of numbers that a workspace consists of.
+    """
+    return numba.njit(inline="always")(function)
+
+
+def _compile(function: Callable, **options) -> Callable:
+    compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
     if kept.directory is not None:
         # As `cache=True` does, with our cache in the place of numba's.
         compiled._cache = _KernelCache(function)
     return compiled
+
+
+_addressed: list[Callable] = []  # without the JIT an address is a place in this list
+
+
+def address_of(kernel: Callable, *types: numba.types.Type) -> int:
+    """Compile a kernel for these types of arguments, to be called by its address.
+
+    A kernel that is called directly becomes part of its caller's code, and of that one's callers',
+    and is optimised anew in each of them. What is large, or chosen at run time, goes behind an
+    address instead: it is compiled once, and its callers know nothing but its types.
+    """
+    if numba.config.DISABLE_JIT:
+        _addressed.append(kernel)
+        return len(_addressed) - 1
+    kernel.compile(types)
+    compiled = kernel.overloads[types]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+@intrinsic
+def call(typing_context, address, arguments):
+    """Call the kernel at an address with a tuple of arguments, of exactly its types.
+
+    Nothing is returned. An exception (NUMBA_BOUNDSCHECK) goes through.
+    """
+
+    def emit(context, builder, signature, values):
+        types = signature.args[1].types
+        function_type = context.call_conv.get_function_type(numba.types.none, types)
+        function = builder.inttoptr(values[0], function_type.as_pointer())
+        parts = cgutils.unpack_tuple(builder, values[1])
+        status, _ = context.call_conv.call_function(
+            builder, function, numba.types.none, types, parts
+        )
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return numba.types.void(numba.types.int64, arguments), emit
+
+
+if numba.config.DISABLE_JIT:
+
+    def call(address, arguments):
+        _addressed[address](*arguments)
 
 
 def is_ready(kernels: str) -> bool:

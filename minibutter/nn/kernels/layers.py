@@ -1,10 +1,10 @@
 """The parts of a layer, each forward directly followed by its backward.
 
-Legend: n rows of a batch, `fan_in` and `fan_out` units. x (n, fan_in) is what comes in, w
-(fan_in, fan_out) and b (fan_out) are trained, z = x @ w + b is the pre-activation, a = f(z) the
-activation, h what goes out (h = a, or h = a + x with a skip). `dx` is the gradient of the loss with
-respect to x, and so on; `rung` is one of `gemm.RUNGS`. Kernels write into their first arguments
-and allocate nothing.
+Legend: n rows of a batch, `fan_in` and `fan_out` units. x is what comes in, w (fan_in, fan_out) and
+b (fan_out) are trained, z = x @ w + b is the pre-activation, a = f(z) the activation, h what goes
+out (h = a, or h = a + x with a skip). All but w and b are stored in blocks of lanes (see `layout`).
+`dx` is the gradient of the loss with respect to x, and so on; `plan` says how products are made
+(`gemm.Plan`). Kernels write into their first arguments and allocate nothing.
 
 A literal such as 1 would widen float32 arithmetic to float64 in numba; constants are therefore made
 with `z.dtype.type`. NaN must survive: `not (z <= 0)` is true for NaN where `z > 0` is not, hence
@@ -17,52 +17,63 @@ Hendrycks & Gimpel 2016, arXiv:1606.08415, equation in section 2, the exact form
 import math
 
 from minibutter.nn.kernels.elementary import exp, tanh
-from minibutter.nn.kernels.gemm import gemm, transpose
-from minibutter.nn.kernels.jit import kernel
+from minibutter.nn.kernels.jit import call, inlined_kernel, kernel
+from minibutter.nn.kernels.tile import PLAIN
 
 # ---------------------------------------------------------------------------------------------
-# Dense
+# Dense: w (fan_in + 1, fan_out * R) has the biases as its last row; R is 1 in a single run, else
+# every lane has weights of its own (fan_in + 1, fan_out, R)
 
 
 @kernel
-def dense_forward(z, x, w, b, rung):
-    """z = x @ w + b.
+def dense_forward(z, x, w, repetitions, plan, epilogue):
+    """z = x @ w + b, and what the layer does to it (`tile.PLAIN` or RELU).
 
-    Writes: z (n, fan_out). Reads: x (n, fan_in), w (fan_in, fan_out), b (fan_out).
-    Cost: 2 n fan_in fan_out flops. The bias is added last, to the finished sum.
+    Writes: z (blocks, >= fan_out, lanes). Reads: x (blocks, fan_in + 1, lanes), its last unit 1.
+    Cost: 2 n (fan_in + 1) fan_out flops. The bias is added last, to the finished sum.
     """
-    gemm(rung, z, x, w)
-    n, fan_out = z.shape
-    for i in range(n):
-        for k in range(fan_out):
-            z[i, k] += b[k]
+    if repetitions == 1:
+        call(plan.multiply_transposed, (z, w.T, x, plan, epilogue, z))
+    else:
+        w_lanes = w.reshape(w.shape[0], -1, repetitions)
+        z_lines, x_lines = z.transpose(0, 1, 2), x.transpose(0, 1, 2)
+        wt = w_lanes.transpose(1, 0, 2)
+        call(plan.multiply_lanes, (z_lines, wt, x_lines, plan, epilogue, z_lines))
 
 
 @kernel
-def dense_backward_parameters(dw, db, x, dz, rung):
+def dense_backward_parameters(dw, x, dz, n, repetitions, plan):
     """From z = x @ w + b:  dw = xᵀ @ dz,  db = Σ_rows dz.
 
-    Writes: dw (fan_in, fan_out), db (fan_out). Reads: x (n, fan_in), dz (n, fan_out).
-    Cost: 2 n fan_in fan_out flops. Rows are summed in their order.
+    Writes: dw, like w. Reads: x (blocks, fan_in + 1, lanes), dz (blocks, fan_out, lanes), n: rows.
+    Cost: 2 n (fan_in + 1) fan_out flops. Rows are summed in their order.
     """
-    gemm(rung, dw, x.T, dz)
-    n, fan_out = dz.shape
-    for k in range(fan_out):
-        db[k] = 0
-    for i in range(n):
-        for k in range(fan_out):
-            db[k] += dz[i, k]
+    if repetitions == 1:
+        call(plan.contract, (dw, x, dz, n, plan))
+    else:
+        dw_lanes = dw.reshape(dw.shape[0], -1, repetitions).transpose(1, 0, 2)
+        x_lanes, dz_lanes = x.transpose(1, 0, 2), dz.transpose(1, 0, 2)
+        call(plan.multiply_lanes, (dw_lanes, x_lanes, dz_lanes, plan, PLAIN, dw_lanes))
 
 
 @kernel
-def dense_backward_input(dx, wt, w, dz, rung):
-    """From z = x @ w + b:  dx = dz @ wᵀ.
+def dense_backward_input(dx, w, dz, repetitions, plan, epilogue, gate):
+    """From z = x @ w + b:  dx = dz @ wᵀ, and the mask of relu where x = relu(gate) is wanted.
 
-    Writes: dx (n, fan_in), wt (fan_out, fan_in): scratch. Reads: w (fan_in, fan_out),
-    dz (n, fan_out). Cost: 2 n fan_in fan_out flops.
+    Writes: dx (blocks, fan_in, lanes). Reads: dz (blocks, fan_out, lanes), gate (blocks, >= fan_in,
+    lanes). Cost: 2 n fan_in fan_out flops.
     """
-    transpose(wt, w)
-    gemm(rung, dx, dz, wt)
+    fan_in = w.shape[0] - 1
+    if repetitions == 1:
+        call(plan.multiply, (dx, w[:fan_in], dz, plan, epilogue, gate))
+    else:
+        w_lanes = w[:fan_in].reshape(fan_in, -1, repetitions)
+        dx_lines, dz_lines = dx.transpose(0, 1, 2), dz.transpose(0, 1, 2)
+        gates = gate.transpose(0, 1, 2)
+        call(
+            plan.multiply_lanes,
+            (dx_lines, w_lanes.transpose(0, 1, 2), dz_lines, plan, epilogue, gates),
+        )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -71,69 +82,66 @@ def dense_backward_input(dx, wt, w, dz, rung):
 
 @kernel
 def skip_forward(h, a, x):
-    """h = a + x. Writes: h (n, width). Reads: a, x (n, width)."""
-    n, width = h.shape
-    for i in range(n):
+    """h = a + x. Writes: h (blocks, >= width, lanes). Reads: a (blocks, width, lanes), x like h."""
+    blocks, width, lanes = a.shape
+    for q in range(blocks):
         for k in range(width):
-            h[i, k] = a[i, k] + x[i, k]
+            for lane in range(lanes):
+                h[q, k, lane] = a[q, k, lane] + x[q, k, lane]
 
 
 @kernel
 def skip_backward(dx, dh):
     """From h = a + x:  da = dh (nothing to do),  dx += dh, on top of what came through the layer.
 
-    Updates: dx (n, width). Reads: dh (n, width).
+    Updates: dx (blocks, width, lanes). Reads: dh (blocks, width, lanes).
     """
-    n, width = dx.shape
-    for i in range(n):
+    blocks, width, lanes = dx.shape
+    for q in range(blocks):
         for k in range(width):
-            dx[i, k] += dh[i, k]
+            for lane in range(lanes):
+                dx[q, k, lane] += dh[q, k, lane]
 
 
 # ---------------------------------------------------------------------------------------------
-# Activations: all take (a, z) forward and (dz, da, z, a) backward, arrays of shape (n, width)
+# Activations: all take (a, z) forward and (dz, da, z, a) backward, flat arrays of one size
 
 
 @kernel
 def relu_forward(a, z):
     """a = max(z, 0)."""
-    n, width = z.shape
-    for i in range(n):
-        for k in range(width):
-            a[i, k] = z[i, k] if not (z[i, k] <= 0) else 0
+    for e in range(a.size):
+        a[e] = z[e] if not (z[e] <= 0) else 0
 
 
 @kernel
 def relu_backward(dz, da, z, a):
-    """dz = da where z > 0, else 0; at the kink the derivative is 0, as everywhere in the field."""
-    n, width = z.shape
-    for i in range(n):
-        for k in range(width):
-            dz[i, k] = da[i, k] if not (z[i, k] <= 0) else 0
+    """dz = da where a > 0, else 0; at the kink the derivative is 0, as everywhere in the field.
+
+    As a > 0 where z > 0, the pre-activations need not be kept.
+    """
+    for e in range(a.size):
+        dz[e] = da[e] if not (a[e] <= 0) else 0
 
 
 @kernel
 def tanh_forward(a, z):
     """a = tanh z."""
-    n, width = z.shape
-    for i in range(n):
-        for k in range(width):
-            a[i, k] = tanh(z[i, k])
+    for e in range(a.size):
+        a[e] = tanh(z[e])
 
 
 @kernel
 def tanh_backward(dz, da, z, a):
     """dz = da (1 - a²)."""
-    n, width = z.shape
     one = z.dtype.type(1)
-    for i in range(n):
-        for k in range(width):
-            dz[i, k] = da[i, k] * (one - a[i, k] * a[i, k])
+    for e in range(a.size):
+        dz[e] = da[e] * (one - a[e] * a[e])
 
 
-@kernel
+@inlined_kernel
 def logistic(z, one):
-    """1 / (1 + e^-z), or e^z / (1 + e^z) for z < 0, so that nothing overflows; `one` sets the type."""
+    """1 / (1 + e^-z), or e^z / (1 + e^z) for z < 0: nothing overflows. `one` sets the type."""
     shrunk = exp(-abs(z))
     numerator = one if z >= 0 else shrunk
     return numerator / (one + shrunk)
@@ -142,44 +150,36 @@ def logistic(z, one):
 @kernel
 def sigmoid_forward(a, z):
     """a = 1 / (1 + e^-z)."""
-    n, width = z.shape
     one = z.dtype.type(1)
-    for i in range(n):
-        for k in range(width):
-            a[i, k] = logistic(z[i, k], one)
+    for e in range(a.size):
+        a[e] = logistic(z[e], one)
 
 
 @kernel
 def sigmoid_backward(dz, da, z, a):
     """dz = da a (1 - a)."""
-    n, width = z.shape
     one = z.dtype.type(1)
-    for i in range(n):
-        for k in range(width):
-            dz[i, k] = da[i, k] * a[i, k] * (one - a[i, k])
+    for e in range(a.size):
+        dz[e] = da[e] * a[e] * (one - a[e])
 
 
 @kernel
 def gelu_forward(a, z):
     """a = z Φ(z), with Φ the normal distribution function (1 + erf(z/√2)) / 2."""
-    n, width = z.shape
     root_half = z.dtype.type(math.sqrt(0.5))
     half, one = z.dtype.type(0.5), z.dtype.type(1)
-    for i in range(n):
-        for k in range(width):
-            a[i, k] = z[i, k] * half * (one + math.erf(z[i, k] * root_half))
+    for e in range(a.size):
+        a[e] = z[e] * half * (one + math.erf(z[e] * root_half))
 
 
 @kernel
 def gelu_backward(dz, da, z, a):
     """dz = da (Φ(z) + z φ(z)), with φ the normal density e^(-z²/2) / √(2π)."""
-    n, width = z.shape
     root_half = z.dtype.type(math.sqrt(0.5))
     half, one = z.dtype.type(0.5), z.dtype.type(1)
     density_at_0 = z.dtype.type(1 / math.sqrt(2 * math.pi))
-    for i in range(n):
-        for k in range(width):
-            z_ik = z[i, k]
-            distribution = half * (one + math.erf(z_ik * root_half))
-            density = density_at_0 * exp(-half * z_ik * z_ik)
-            dz[i, k] = da[i, k] * (distribution + z_ik * density)
+    for e in range(a.size):
+        z_e = z[e]
+        distribution = half * (one + math.erf(z_e * root_half))
+        density = density_at_0 * exp(-half * z_e * z_e)
+        dz[e] = da[e] * (distribution + z_e * density)

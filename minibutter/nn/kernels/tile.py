@@ -1,11 +1,12 @@
 """The register tile: a small block of C held in vector registers while A and B stream past.
 
 A compiler that sees three loops keeps one row of C at a time and loads and stores it for every
-product. Here a block of `ROWS` x `VECTORS` vectors of C stays in registers for the whole sum: each
-step over the depth loads VECTORS vectors of one row of B, broadcasts ROWS numbers of one column of
-A, and makes ROWS x VECTORS fused multiply-adds. numba cannot say "these values live in registers",
-so the block is emitted as LLVM IR (llvmlite) through an intrinsic: the accumulators are phi nodes
-of one loop, the arithmetic is `llvm.fma`, and the last columns are handled by masks.
+product. Here a few rows of C, one or several cache lines wide, stay in registers for the whole sum:
+each step over the depth loads as much of one row of B, broadcasts one number of every row of A, and
+makes as many fused multiply-adds as there are accumulators. numba cannot say "these values live in
+registers", so the tile is emitted as LLVM IR (llvmlite) through an intrinsic: the accumulators are
+phi nodes of one loop, the arithmetic is `llvm.fma`. What a layer does to a finished sum (relu, or
+the mask of its derivative) happens before the store, while the block is still in registers.
 
 The order of summation is that of the naive rung, one product after the other from j = 0; only the
 rounding between multiplication and addition is missing, so every element has one documented value,
@@ -14,7 +15,8 @@ whatever the block that it fell into.
 Source: the idea is BLIS' micro-kernel (Van Zee & van de Geijn 2015, ACM TOMS 41(3), section 4).
 """
 
-from functools import partial
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import numba
@@ -22,7 +24,34 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
+LINE_BYTES = 64
+"""A cache line, the unit of a tile's width: 16 float32 or 8 float64."""
+
+PLAIN, RELU, RELU_MASK = range(3)
+"""What happens to a finished sum c: nothing; relu(c); c where the gate is positive, else 0."""
+
+
+class Lines(NamedTuple):
+    """Where the lines of B, C or a gate lie: an address and strides in bytes."""
+
+    start: int
+    row_stride: int
+    line_stride: int  # between the lines of a row: from a block of the batch to the next
+
+
+class Numbers(NamedTuple):
+    """Where the numbers of A lie: an address and strides in bytes."""
+
+    start: int
+    tile_stride: int  # from a tile of rows to the next
+    row_stride: int  # within a tile
+    column_stride: int  # within a run
+    run: int  # columns that lie evenly
+    run_stride: int
+
+
+_BYTE, _INT32, _INT64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_ROWS_PER_POINTER = 3  # one address register serves rows p, p + s and p + 2 s: x86 scales by 1, 2
 
 
 def _host_features() -> dict[str, bool]:
@@ -37,133 +66,355 @@ _FEATURES = _host_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
 HAS_FMA = bool(_FEATURES.get("fma") or _FEATURES.get("neon"))
 
-# 32 registers hold 24 accumulators, 4 vectors of B and a broadcast; 16 hold 12, 2 and 1.
-ROWS, VECTORS = (6, 4) if VECTOR_BYTES == 64 else (6, 2)
+# A line is 1, 2 or 4 vectors. Accumulators, a row of B and one broadcast must fit the registers:
+# 24 + 4 + 1 of 32 with AVX-512, 12 + 2 + 1 of 16 with AVX2, 8 + 4 + 1 of 16 with SSE and NEON.
+TILE_ROWS, TILE_LINES = {64: (6, 4), 32: (6, 1), 16: (2, 1)}[VECTOR_BYTES]
 
 
-def _splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
-    """A vector with the scalar in every lane."""
-    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
-    first = builder.insert_element(undefined, scalar, _INT32(0))
-    zeros = ir.Constant(ir.VectorType(_INT32, lanes), [_INT32(0)] * lanes)
-    return builder.shuffle_vector(first, undefined, zeros)
+class _Emitter:
+    """What the parts of a tile share: the builder, the types of its values, the constants."""
+
+    def __init__(self, builder: ir.IRBuilder, scalar: ir.Type, size: int) -> None:
+        self.builder = builder
+        self.size = size
+        self.lanes = VECTOR_BYTES // size
+        self.vector = ir.VectorType(scalar, self.lanes)
+        self.zero = ir.Constant(self.vector, [scalar(0.0)] * self.lanes)
+        self._scalar = scalar
+
+    def pointer(self, address: ir.Value) -> ir.Value:
+        """A byte pointer from an integer."""
+        return self.builder.inttoptr(address, _BYTE.as_pointer())
+
+    def load_lines(self, start: ir.Value, stride: ir.Value, n_lines: int) -> list[ir.Value]:
+        """The vectors of several lines."""
+        addresses = self._vectors_of(start, stride, n_lines)
+        return [self.builder.load(address, align=self.size) for address in addresses]
+
+    def store_lines(self, vectors: list[ir.Value], start: ir.Value, stride: ir.Value) -> None:
+        n_lines = len(vectors) * VECTOR_BYTES // LINE_BYTES
+        for vector, address in zip(vectors, self._vectors_of(start, stride, n_lines), strict=True):
+            self.builder.store(vector, address, align=self.size)
+
+    def load_broadcast(self, address: ir.Value) -> ir.Value:
+        """One number in every lane of a vector."""
+        pointer = self.builder.bitcast(address, self._scalar.as_pointer())
+        scalar = self.builder.load(pointer, align=self.size)
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, _INT32(0))
+        zeros = ir.Constant(ir.VectorType(_INT32, self.lanes), [_INT32(0)] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, zeros)
+
+    def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a b + c, rounded once where the machine can."""
+        if not HAS_FMA:
+            return self.builder.fadd(c, self.builder.fmul(a, b))
+        function = ir.FunctionType(self.vector, [self.vector] * 3)
+        symbol = f"llvm.fma.v{self.lanes}f{8 * self.size}"
+        fma = cgutils.get_or_insert_function(self.builder.module, function, symbol)
+        return self.builder.call(fma, [a, b, c])
+
+    def where_positive(self, gate: ir.Value, value: ir.Value) -> ir.Value:
+        """The value where gate > 0 or NaN, else 0: a run that diverges must show it."""
+        is_open = self.builder.fcmp_unordered(">", gate, self.zero)
+        return self.builder.select(is_open, value, self.zero)
+
+    def _vectors_of(self, start: ir.Value, stride: ir.Value, n_lines: int) -> list[ir.Value]:
+        lines = [
+            self.builder.gep(start, [self.builder.mul(_INT64(line), stride)])
+            for line in range(n_lines)
+        ]
+        return [
+            self.builder.bitcast(self.builder.gep(line, [_INT64(offset)]), self.vector.as_pointer())
+            for line in lines
+            for offset in range(0, LINE_BYTES, VECTOR_BYTES)
+        ]
 
 
-def _emit(context, builder, signature, arguments, is_masked: bool):
-    """Emit one tile: a loop over the depth and the stores behind it."""
-    c_type = signature.args[0]
-    c, a, b = (
-        context.make_array(array_type)(context, builder, value)
-        for array_type, value in zip(signature.args[:3], arguments[:3], strict=True)
-    )
-    depth, n_rows, n_columns = arguments[3:]
-    scalar = context.get_data_type(c_type.dtype)
-    size = c_type.dtype.bitwidth // 8
-    lanes = VECTOR_BYTES // size
-    vector = ir.VectorType(scalar, lanes)
-    flags = ir.VectorType(ir.IntType(1), lanes)
-    name = f"v{lanes}f{8 * size}"
-    module = builder.module
+def _emit_rows(
+    emit: _Emitter, n_rows: int, n_lines: int, has_lanes: bool, operands: dict[str, ir.Value]
+) -> None:
+    """Emit a tile of exactly `n_rows` rows: its start, the loops over the depth, its end."""
+    builder = emit.builder
+    vectors = range(n_lines * LINE_BYTES // VECTOR_BYTES)
 
-    def external(symbol: str, result: ir.Type, *parameters: ir.Type):
-        return cgutils.get_or_insert_function(module, ir.FunctionType(result, parameters), symbol)
+    def rows_from(start: ir.Value, stride: ir.Value) -> list[ir.Value]:
+        return [builder.gep(start, [builder.mul(_INT64(r), stride)]) for r in range(n_rows)]
 
-    pointer = vector.as_pointer()
-    masked_load = external(f"llvm.masked.load.{name}.p0", vector, pointer, _INT32, flags, vector)
-    masked_store = external(
-        f"llvm.masked.store.{name}.p0", ir.VoidType(), vector, pointer, _INT32, flags
-    )
-    fma = external(f"llvm.fma.{name}", vector, vector, vector, vector)
-    zero = ir.Constant(vector, [scalar(0.0)] * lanes)
-    alignment = _INT32(size)
+    def load_a(address: ir.Value) -> list[ir.Value]:
+        if has_lanes:
+            return emit.load_lines(address, _INT64(0), n_lines)
+        return [emit.load_broadcast(address)] * len(vectors)
 
-    def start_of(array) -> ir.Value:
-        return builder.bitcast(array.data, ir.IntType(8).as_pointer())
+    # Start from zero, or from what the blocks of the depth before this one have left in C.
+    c_rows = rows_from(emit.pointer(operands["c"].start), operands["c"].row_stride)
+    from_zero = builder.block
+    with builder.if_then(operands["adds"]):
+        earlier = [emit.load_lines(row, operands["c"].line_stride, n_lines) for row in c_rows]
+        from_c = builder.block
+    sums = [[builder.phi(emit.vector) for _ in vectors] for _ in c_rows]
+    for r in range(n_rows):
+        for v in vectors:
+            sums[r][v].add_incoming(emit.zero, from_zero)
+            sums[r][v].add_incoming(earlier[r][v], from_c)
 
-    def strides_of(array) -> list[ir.Value]:
-        return cgutils.unpack_tuple(builder, array.strides)
-
-    def address(base: ir.Value, offset: ir.Value, to: ir.Type) -> ir.Value:
-        return builder.bitcast(builder.gep(base, [offset]), to.as_pointer())
-
-    c_row_stride, b_row_stride = strides_of(c)[0], strides_of(b)[0]
-    a_row_stride, a_column_stride = strides_of(a)
-    c_start, a_start, b_start = start_of(c), start_of(a), start_of(b)
-
-    # Rows beyond the last read the last one again: the loop has no branch, and they are not stored.
-    last_row = builder.sub(n_rows, _INT64(1))
-    a_rows = []
-    for r in range(ROWS):
-        is_inside = builder.icmp_signed("<", _INT64(r), last_row)
-        row = builder.select(is_inside, _INT64(r), last_row)
-        a_rows.append(builder.gep(a_start, [builder.mul(row, a_row_stride)]))
-    masks = []
-    for v in range(VECTORS):
-        columns = ir.Constant(
-            ir.VectorType(_INT64, lanes), [_INT64(v * lanes + lane) for lane in range(lanes)]
-        )
-        masks.append(builder.icmp_signed("<", columns, _splat(builder, n_columns, lanes)))
-
+    # Columns of A lie evenly within a run; runs lie evenly, too. Most products have a single run.
+    a_start = emit.pointer(operands["a"].start)
+    b_start = emit.pointer(operands["b"].start)
     entry = builder.block
+    next_run = builder.append_basic_block("tile.run")
     loop = builder.append_basic_block("tile.depth")
-    behind = builder.append_basic_block("tile.store")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    j = builder.phi(_INT64, "j")
-    j.add_incoming(_INT64(0), entry)
-    sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
-    b_row = builder.gep(b_start, [builder.mul(j, b_row_stride)])
-    b_vectors = []
-    for v in range(VECTORS):
-        source = address(b_row, _INT64(v * VECTOR_BYTES), vector)
-        if is_masked:
-            b_vectors.append(builder.call(masked_load, [source, alignment, masks[v], zero]))
-        else:
-            b_vectors.append(builder.load(source, align=size))
-    a_offset = builder.mul(j, a_column_stride)
-    grown: list[list[ir.Value]] = [[] for _ in range(ROWS)]
-    for r in range(ROWS):
-        a_value = builder.load(address(a_rows[r], a_offset, scalar))
-        a_vector = _splat(builder, a_value, lanes)
-        for v in range(VECTORS):
-            if HAS_FMA:
-                total = builder.call(fma, [a_vector, b_vectors[v], sums[r][v]])
-            else:
-                total = builder.fadd(sums[r][v], builder.fmul(a_vector, b_vectors[v]))
-            sums[r][v].add_incoming(zero, entry)
-            sums[r][v].add_incoming(total, loop)
-            grown[r].append(total)
-    next_j = builder.add(j, _INT64(1))
-    j.add_incoming(next_j, loop)
-    builder.cbranch(builder.icmp_signed("<", next_j, depth), loop, behind)
+    run_done = builder.append_basic_block("tile.run_done")
+    behind = builder.append_basic_block("tile.end")
+    builder.branch(next_run)
 
+    builder.position_at_end(next_run)
+    left = builder.phi(_INT64)
+    a_run, b_run = builder.phi(a_start.type), builder.phi(b_start.type)
+    run_sums = [[builder.phi(emit.vector) for _ in vectors] for _ in c_rows]
+    is_last = builder.icmp_signed("<=", left, operands["a"].run)
+    run = builder.select(is_last, left, operands["a"].run)
+    a_groups = [
+        builder.gep(a_run, [builder.mul(_INT64(r), operands["a"].row_stride)])
+        for r in range(0, n_rows, _ROWS_PER_POINTER)
+    ]
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    j, b_row = builder.phi(_INT64), builder.phi(b_start.type)
+    a_pointers = [builder.phi(a_start.type) for _ in a_groups]
+    grown = [[builder.phi(emit.vector) for _ in vectors] for _ in c_rows]
+    b_vectors = emit.load_lines(b_row, operands["b"].line_stride, n_lines)
+    totals = []
+    for r in range(n_rows):
+        group, within = divmod(r, _ROWS_PER_POINTER)
+        offset = builder.mul(_INT64(within), operands["a"].row_stride)
+        a_vectors = load_a(builder.gep(a_pointers[group], [offset]))
+        totals.append([emit.multiply_add(a_vectors[v], b_vectors[v], grown[r][v]) for v in vectors])
+    j_next = builder.add(j, _INT64(1))
+    b_next = builder.gep(b_row, [operands["b"].row_stride])
+    a_next = [builder.gep(pointer, [operands["a"].column_stride]) for pointer in a_pointers]
+    builder.cbranch(builder.icmp_signed("<", j_next, run), loop, run_done)
+
+    builder.position_at_end(run_done)
+    left_next = builder.sub(left, run)
+    a_run_next = builder.gep(a_run, [operands["a"].run_stride])
+    builder.cbranch(is_last, behind, next_run)
+
+    for phi, at_start, after_run in (
+        (left, operands["depth"], left_next),
+        (a_run, a_start, a_run_next),
+        (b_run, b_start, b_next),
+        *((run_sums[r][v], sums[r][v], totals[r][v]) for r in range(n_rows) for v in vectors),
+    ):
+        phi.add_incoming(at_start, entry)
+        phi.add_incoming(after_run, run_done)
+    for phi, at_start, after_step in (
+        (j, _INT64(0), j_next),
+        (b_row, b_run, b_next),
+        *zip(a_pointers, a_groups, a_next, strict=True),
+        *((grown[r][v], run_sums[r][v], totals[r][v]) for r in range(n_rows) for v in vectors),
+    ):
+        phi.add_incoming(at_start, next_run)
+        phi.add_incoming(after_step, loop)
+
+    # What the layer does to the finished sums.
     builder.position_at_end(behind)
-    for r in range(ROWS):
-        with builder.if_then(builder.icmp_signed("<", _INT64(r), n_rows)):
-            c_row = builder.gep(c_start, [builder.mul(_INT64(r), c_row_stride)])
-            for v in range(VECTORS):
-                target = address(c_row, _INT64(v * VECTOR_BYTES), vector)
-                if is_masked:
-                    builder.call(masked_store, [grown[r][v], target, alignment, masks[v]])
-                else:
-                    builder.store(grown[r][v], target, align=size)
+    done = builder.append_basic_block("tile.store")
+    ends = {behind: totals}
+    choice = builder.switch(operands["epilogue"], done)
+    for kind in (RELU, RELU_MASK):
+        block = builder.append_basic_block("tile.epilogue")
+        choice.add_case(_INT64(kind), block)
+        builder.position_at_end(block)
+        if kind == RELU:
+            gates = totals
+        else:
+            gate = emit.pointer(operands["gate"].start)
+            gates = [
+                emit.load_lines(row, operands["gate"].line_stride, n_lines)
+                for row in rows_from(gate, operands["gate"].row_stride)
+            ]
+        ends[block] = [
+            [emit.where_positive(gates[r][v], totals[r][v]) for v in vectors] for r in range(n_rows)
+        ]
+        builder.branch(done)
+    builder.position_at_end(done)
+    finished = [[builder.phi(emit.vector) for _ in vectors] for _ in c_rows]
+    for block, lines in ends.items():
+        for r in range(n_rows):
+            for v in vectors:
+                finished[r][v].add_incoming(lines[r][v], block)
+    for row, values in zip(c_rows, finished, strict=True):
+        emit.store_lines(values, row, operands["c"].line_stride)
+
+
+_OPERANDS = ("n_rows", "n_lines", "depth", "c", "has_lanes", "a", "b", "adds", "epilogue", "gate")
+
+
+def _emit_tile(context, builder, signature, arguments):
+    """Emit one tile for every shape that may be asked for, and the choice between them."""
+    element, most_rows, most_lines = signature.args[0], *(t.count for t in signature.args[1:3])
+    operands = dict(zip(_OPERANDS, arguments[3:], strict=True))
+    for name, parts in (("a", Numbers), ("b", Lines), ("c", Lines), ("gate", Lines)):
+        operands[name] = parts(*cgutils.unpack_tuple(builder, operands[name]))
+    emit = _Emitter(builder, context.get_data_type(element), element.bitwidth // 8)
+    done = builder.append_basic_block("tile.done")
+
+    def choose_rows(n_lines: int, has_lanes: bool) -> None:
+        choice = builder.switch(operands["n_rows"], done)
+        for n_rows in range(1, most_rows + 1):
+            block = builder.append_basic_block("tile.rows")
+            choice.add_case(_INT64(n_rows), block)
+            builder.position_at_end(block)
+            _emit_rows(emit, n_rows, n_lines, has_lanes, operands)
+            builder.branch(done)
+
+    for has_lanes in (False, True):
+        for n_lines in {1, most_lines}:
+            is_asked = builder.and_(
+                builder.icmp_signed("==", operands["n_lines"], _INT64(n_lines)),
+                builder.icmp_signed("==", operands["has_lanes"], ir.IntType(1)(has_lanes)),
+            )
+            asked = builder.append_basic_block("tile.shape")
+            otherwise = builder.append_basic_block("tile.next_shape")
+            builder.cbranch(is_asked, asked, otherwise)
+            builder.position_at_end(asked)
+            choose_rows(n_lines, has_lanes)
+            builder.position_at_end(otherwise)
+    builder.branch(done)
+    builder.position_at_end(done)
     return context.get_dummy_value()
 
 
 @intrinsic
-def full_tile(typing_context, c, a, b, depth, n_rows, n_columns):
-    """C[:n_rows, :width] = A[:n_rows] @ B[:, :width], where all VECTORS x lanes columns exist.
+def tile(
+    typing_context,
+    like,
+    rows,
+    lines,
+    n_rows,
+    n_lines,
+    depth,
+    c,
+    has_lanes,
+    a,
+    b,
+    adds,
+    epilogue,
+    gate,
+):
+    """C[i, :] = epilogue(C[i, :] (if `adds`) + Σ_j A[i, j] B[j, :]) for i < n_rows.
 
-    Writes: c (>= n_rows, >= width), rows contiguous. Reads: a (>= n_rows, depth), any strides,
-    b (depth, >= width), rows contiguous. depth >= 1; 1 <= n_rows, rows from the ROWS-th on are left
-    alone; int64 all three.
+    `like` is any number of A's type. The largest tile is part of the types, because the code
+    depends on it: `rows` is a tuple as long as it has rows, `lines` one as long as a row has lines.
+
+    Writes: c (`Lines`), n_rows rows of n_lines lines. Reads: a (`Numbers`), n_rows x depth numbers,
+    or lines where `has_lanes` says that every lane has a matrix A of its own; b (`Lines`), depth
+    rows of n_lines lines; gate (`Lines`), like c, for RELU_MASK.
+    1 <= n_rows <= len(rows), n_lines is 1 or len(lines), depth >= 1, run >= 1.
     """
-    signature = types.void(c, a, b, types.int64, types.int64, types.int64)
-    return signature, partial(_emit, is_masked=False)
+    number, flag = types.int64, types.boolean
+    scalars = {"n_rows": number, "n_lines": number, "depth": number, "epilogue": number,
+               "has_lanes": flag, "adds": flag}  # fmt: skip
+    places = {"c": c, "a": a, "b": b, "gate": gate}
+    operands = [{**scalars, **places}[name] for name in _OPERANDS]
+    return types.void(like, rows, lines, *operands), _emit_tile
+
+
+def _emit_square(
+    emit: _Emitter, sources: list[ir.Value], targets: list[ir.Value], order: Iterable[int]
+) -> None:
+    """Emit the exchange network: load the rows of a square, transpose it, store in that order."""
+    builder = emit.builder
+    lanes = range(emit.lanes)
+    vectors = [builder.load(row, align=emit.size) for row in sources]
+    step = 1
+    while step < emit.lanes:
+        # Rows r and r + step swap two corners of every square of 2 step x 2 step numbers.
+        upper = [lane if not lane & step else emit.lanes + lane - step for lane in lanes]
+        lower = [lane + step if not lane & step else emit.lanes + lane for lane in lanes]
+        for r in lanes:
+            if not r & step:
+                pair = vectors[r], vectors[r + step]
+                for row, picks in ((r, upper), (r + step, lower)):
+                    mask = ir.VectorType(_INT32, emit.lanes)([_INT32(pick) for pick in picks])
+                    vectors[row] = builder.shuffle_vector(*pair, mask)
+        step *= 2
+    for row in order:
+        builder.store(vectors[row], targets[row], align=emit.size)
+
+
+def _emit_transpose(context, builder, signature, arguments):
+    """Emit `transpose_square`, for whole squares and for those with fewer rows on a side."""
+    element = signature.args[0].dtype
+    emit = _Emitter(builder, context.get_data_type(element), element.bitwidth // 8)
+    target, target_stride, n_targets, source, source_stride, n_sources = arguments[1:]
+
+    def rows_of(start: ir.Value, stride: ir.Value, last: ir.Value | None) -> list[ir.Value]:
+        """Addresses; rows behind the last are the last."""
+        rows = []
+        for r in range(emit.lanes):
+            row = _INT64(r)
+            if last is not None:
+                row = builder.select(builder.icmp_signed("<", row, last), row, last)
+            address = builder.gep(emit.pointer(start), [builder.mul(row, stride)])
+            rows.append(builder.bitcast(address, emit.vector.as_pointer()))
+        return rows
+
+    def emit_branch(n_sources: ir.Value | None, n_targets: ir.Value | None) -> None:
+        """None stands for a whole side."""
+        last_source, last_target = (
+            None if n_rows is None else builder.sub(n_rows, _INT64(1))
+            for n_rows in (n_sources, n_targets)
+        )
+        sources = rows_of(source, source_stride, last_source)
+        targets = rows_of(target, target_stride, last_target)
+        # Targets may overlap: each row's own store is the last to touch it. Of rows that do not
+        # exist and fall on the last one, the one that does is stored last.
+        order = range(emit.lanes) if n_targets is None else reversed(range(emit.lanes))
+        _emit_square(emit, sources, targets, order)
+
+    has_sources, has_targets = (
+        builder.icmp_signed(">=", n_rows, _INT64(emit.lanes)) for n_rows in (n_sources, n_targets)
+    )
+    with builder.if_else(has_targets) as (whole_targets, fewer_targets):
+        with whole_targets, builder.if_else(has_sources) as (whole_sources, fewer_sources):
+            with whole_sources:
+                emit_branch(None, None)
+            with fewer_sources:
+                emit_branch(n_sources, None)
+        with fewer_targets:
+            emit_branch(n_sources, n_targets)
+    return context.get_dummy_value()
 
 
 @intrinsic
-def masked_tile(typing_context, c, a, b, depth, n_rows, n_columns):
-    """As `full_tile` for the last columns: only the first n_columns are read and written."""
-    signature = types.void(c, a, b, types.int64, types.int64, types.int64)
-    return signature, partial(_emit, is_masked=True)
+def transpose_square(
+    typing_context, like, target, target_stride, n_targets, source, source_stride, n_sources
+):
+    """target[j, i] = source[i, j] for a square as wide as a vector, within registers.
+
+    Addresses and strides between rows in bytes; `like` is any array of the numbers' type. Whole
+    vectors are read and written, but only n_sources >= 1 rows read and n_targets >= 1 rows written;
+    columns of the target behind the n_sources-th hold numbers without meaning. A whole side of
+    targets is written first row first, so that rows closer than a vector overwrite such numbers.
+    """
+    return types.void(like, *[types.int64] * 6), _emit_transpose
+
+
+@intrinsic
+def copy_vector(typing_context, like, target, source):
+    """Copy one vector between addresses; `like` is any array of the numbers' type."""
+
+    def emit_copy(context, builder, signature, arguments):
+        element = signature.args[0].dtype
+        emit = _Emitter(builder, context.get_data_type(element), element.bitwidth // 8)
+        to, of = (
+            builder.bitcast(emit.pointer(address), emit.vector.as_pointer())
+            for address in arguments[1:]
+        )
+        builder.store(builder.load(of, align=emit.size), to, align=emit.size)
+        return context.get_dummy_value()
+
+    return types.void(like, types.int64, types.int64), emit_copy

@@ -1,9 +1,8 @@
-"""exp, log, log1p and tanh: their errors, their edges, and the same bits however they are called."""
+"""exp, log, log1p and tanh: their errors and edges, and the same bits however they are called."""
 
 import hashlib
 import math
 import os
-import runpy
 import subprocess
 import sys
 

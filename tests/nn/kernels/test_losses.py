@@ -23,6 +23,37 @@ KERNELS = {
     "classification": (losses.softmax_cross_entropy_forward, losses.softmax_cross_entropy_backward),
 }
 
+
+def to_lanes(rows, blocks):
+    """(n, width) -> (blocks, width, n / blocks): the layout of lanes; row i is (block, lane)."""
+    n, width = rows.shape
+    split = rows.reshape(blocks, n // blocks, width)
+    return np.ascontiguousarray(split.transpose(0, 2, 1))
+
+
+def to_rows(lanes):
+    """The inverse of `to_lanes`."""
+    return lanes.transpose(0, 2, 1).reshape(-1, lanes.shape[1])
+
+
+def forward(task, z, y, blocks=1):
+    """Outputs (n, width) and losses (n,) of rows of logits, through the layout of lanes."""
+    z_lanes, y_lanes = to_lanes(z, blocks), to_lanes(y, blocks)
+    p, row_losses = np.full_like(z_lanes, NAN), np.full_like(z_lanes[:, 0], NAN)
+    arguments = [p, row_losses, z_lanes, y_lanes]
+    if task == "classification":
+        arguments.append(np.full((3, z_lanes.shape[2]), NAN, z.dtype))
+    KERNELS[task][0](*arguments)
+    return to_rows(p), row_losses.reshape(-1)
+
+
+def backward(task, p, y, blocks=1):
+    """Gradient (n, width) of the mean over these rows, through the layout of lanes."""
+    dz = np.full_like(to_lanes(p, blocks), NAN)
+    KERNELS[task][1](dz, to_lanes(p, blocks), to_lanes(y, blocks), len(p))
+    return to_rows(dz)
+
+
 NAN, INF = math.nan, math.inf
 
 
@@ -43,32 +74,48 @@ def test_loss_equals_reference(task, shape, dtype, assert_within):
     rng = np.random.default_rng([1, n, width])
     z = (3 * rng.standard_normal(shape)).astype(dtype)
     y = draw_targets(rng, task, n, width, dtype)
-    forward, backward = KERNELS[task]
     loss, loss_gradient = reference.LOSSES[task]
-    p, dz = np.full(shape, np.nan, dtype), np.full(shape, np.nan, dtype)
-    total = forward(p, z, y)
-    backward(dz, p, y)
+    p, row_losses = forward(task, z, y)
+    dz = backward(task, p, y)
     expected_p, expected_losses = loss(z, y)
     eps = np.finfo(dtype).eps
     # Softmax: exponents of size |z|, and a normaliser of `width` terms.
     terms = width + np.abs(z).max() if task == "classification" else 2
     assert_within(p, expected_p, terms * eps * np.maximum(expected_p, 0.5), "p")
-    # The reference rounds the loss of a row to `dtype`; logits enter with their size.
-    bound = eps * n * {"regression": 4}.get(task, terms + np.abs(z).max())
-    assert_within(total, expected_losses.sum(dtype=np.float64), bound, "loss")
+    # Both sides round the loss of a row to `dtype`, `width` terms long; logits enter with their
+    # size.
+    bound = eps * (width + {"regression": 4}.get(task, terms + np.abs(z).max()))
+    assert_within(row_losses, expected_losses, bound, "loss")
     # Given the same p, the two gradients differ by a few roundings of one product.
     expected_dz = loss_gradient(p, y)
     assert_within(dz, expected_dz, 3 * eps * np.abs(expected_dz), "dz")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 2, 10])
+@pytest.mark.parametrize("task", KERNELS)
+def test_bits_of_a_row_do_not_depend_on_the_layout(task, width, dtype):
+    n = 60
+    rng = np.random.default_rng([2, width])
+    z = (5 * rng.standard_normal((n, width))).astype(dtype)
+    z[7], z[11, 0], z[13, 0] = 1e4, NAN, INF
+    y = draw_targets(rng, task, n, width, dtype)
+    p, row_losses = forward(task, z, y)
+    dz = backward(task, p, y)
+    for blocks in (3, 4, 60):
+        packed_p, packed_losses = forward(task, z, y, blocks)
+        np.testing.assert_array_equal(packed_p, p)
+        np.testing.assert_array_equal(packed_losses, row_losses)
+        np.testing.assert_array_equal(backward(task, p, y, blocks), dz)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("z", [-1e4, 1e4])
 @pytest.mark.parametrize("y", [0.0, 1.0])
 def test_binary_cross_entropy_of_extreme_logits_is_finite_and_exact(z, y, dtype):
-    p, dz = np.empty((1, 1), dtype), np.empty((1, 1), dtype)
     targets = np.array([[y]], dtype)
-    loss = losses.sigmoid_binary_cross_entropy_forward(p, np.array([[z]], dtype), targets)
-    losses.sigmoid_binary_cross_entropy_backward(dz, p, targets)
+    p, loss = forward("binary", np.array([[z]], dtype), targets)
+    dz = backward("binary", p, targets)
     right = (z > 0) == (y == 1)
     assert loss == (0 if right else 1e4)
     assert p[0, 0] == (z > 0)
@@ -80,9 +127,9 @@ def test_binary_cross_entropy_of_extreme_logits_is_finite_and_exact(z, y, dtype)
 def test_cross_entropy_of_extreme_logits_is_finite_and_exact(true_class, expected, dtype):
     z = np.array([[1e4, -1e4, 0]], dtype)
     y = np.eye(3, dtype=dtype)[[true_class]]
-    p, dz = np.empty((1, 3), dtype), np.empty((1, 3), dtype)
-    assert losses.softmax_cross_entropy_forward(p, z, y) == expected
-    losses.softmax_cross_entropy_backward(dz, p, y)
+    p, loss = forward("classification", z, y)
+    dz = backward("classification", p, y)
+    assert loss == expected
     np.testing.assert_array_equal(p, [[1, 0, 0]])
     np.testing.assert_array_equal(dz, p - y)
 
@@ -90,36 +137,33 @@ def test_cross_entropy_of_extreme_logits_is_finite_and_exact(true_class, expecte
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_mean_squared_error_of_extreme_logits_is_finite_and_exact(dtype):
     z = np.array([[1e4, -1e4]], dtype)
-    p, dz = np.empty_like(z), np.empty_like(z)
     y = np.array([[0, 0.5]], dtype)
-    assert losses.sigmoid_mse_forward(p, z, y) == (1 + 0.25) / 2
-    losses.sigmoid_mse_backward(dz, p, y)
-    np.testing.assert_array_equal(dz, [[0, 0]])
+    p, loss = forward("regression", z, y)
+    assert loss == (1 + 0.25) / 2
+    np.testing.assert_array_equal(backward("regression", p, y), [[0, 0]])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_binary_cross_entropy_stays_accurate_where_the_output_rounds_to_1(dtype, assert_within):
-    p = np.empty((1, 1), dtype)
     z, y = np.array([[40]], dtype), np.ones((1, 1), dtype)
-    loss = losses.sigmoid_binary_cross_entropy_forward(p, z, y)
+    p, loss = forward("binary", z, y)
     assert p[0, 0] == 1
     exact = math.log1p(math.exp(-40))
-    assert_within(loss, exact, 2 * np.finfo(np.float64).eps * exact)
+    assert_within(loss, np.array([exact]), 4 * np.finfo(dtype).eps * exact)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [1, 4])
 @pytest.mark.parametrize("task", KERNELS)
 def test_nan_logit_makes_output_loss_and_gradient_nan(task, width, dtype):
-    forward, backward = KERNELS[task]
     for column in range(width):
         z = np.linspace(-1, 1, 3 * width, dtype=dtype).reshape(3, width)
         z[1, column] = NAN
         y = np.zeros((3, width), dtype)
         y[:, 0] = 1
-        p, dz = np.zeros_like(z), np.zeros_like(z)
-        assert math.isnan(forward(p, z, y))
-        backward(dz, p, y)
+        p, row_losses = forward(task, z, y)
+        dz = backward(task, p, y)
+        np.testing.assert_array_equal(np.isnan(row_losses), [False, True, False])
         # One NaN spoils the whole row of a softmax, and only its own entry elsewhere.
         spoilt = np.zeros((3, width), bool)
         spoilt[1, slice(None) if task == "classification" else column] = True
@@ -129,26 +173,21 @@ def test_nan_logit_makes_output_loss_and_gradient_nan(task, width, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_infinite_logits_never_look_like_a_finite_cross_entropy(dtype):
-    p = np.empty((1, 1), dtype)
     for z in (-INF, INF):
         for y in (0, 1):
-            loss = losses.sigmoid_binary_cross_entropy_forward(
-                p, np.array([[z]], dtype), np.array([[y]], dtype)
-            )
-            assert not math.isfinite(loss), (z, y, loss)
-    p = np.empty((1, 2), dtype)
+            _, loss = forward("binary", np.array([[z]], dtype), np.array([[y]], dtype))
+            assert not np.isfinite(loss), (z, y, loss)
     for z, true_class in (([INF, 0], 0), ([INF, 0], 1), ([-INF, 0], 0), ([-INF, -INF], 0)):
-        loss = losses.softmax_cross_entropy_forward(
-            p, np.array([z], dtype), np.eye(2, dtype=dtype)[[true_class]]
-        )
-        assert not math.isfinite(loss), (z, true_class, loss)
+        y = np.eye(2, dtype=dtype)[[true_class]]
+        _, loss = forward("classification", np.array([z], dtype), y)
+        assert not np.isfinite(loss), (z, true_class, loss)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_class_that_is_infinitely_unlikely_and_not_the_target_costs_nothing(dtype):
-    p = np.empty((1, 2), dtype)
     z, y = np.array([[0, -INF]], dtype), np.array([[1, 0]], dtype)
-    assert losses.softmax_cross_entropy_forward(p, z, y) == 0
+    p, loss = forward("classification", z, y)
+    assert loss == 0
     np.testing.assert_array_equal(p, [[1, 0]])
 
 
@@ -161,8 +200,7 @@ logits = hnp.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 12))
 @given(z=logits)
 def test_softmax_rows_sum_to_1(z):
     for dtype in DTYPES:
-        p = np.empty(z.shape, dtype)
-        losses.softmax_cross_entropy_forward(p, z.astype(dtype), np.zeros(z.shape, dtype))
+        p, _ = forward("classification", z.astype(dtype), np.zeros(z.shape, dtype))
         # Each quotient errs by eps/2 of itself, the normaliser by eps/2 a term.
         errors = np.abs(p.sum(axis=1, dtype=np.float64) - 1)
         assert errors.max() <= z.shape[1] * np.finfo(dtype).eps, errors
@@ -175,10 +213,9 @@ def test_softmax_and_its_loss_ignore_a_shift_of_all_logits(z, shift):
     for dtype in DTYPES:
         y = np.zeros(z.shape, dtype)
         y[:, 0] = 1
-        p, shifted_p = np.empty(z.shape, dtype), np.empty(z.shape, dtype)
-        loss = losses.softmax_cross_entropy_forward(p, z.astype(dtype), y)
-        shifted_z = (z + shift).astype(dtype)
-        assert losses.softmax_cross_entropy_forward(shifted_p, shifted_z, y) == loss
+        p, row_losses = forward("classification", z.astype(dtype), y)
+        shifted_p, shifted_losses = forward("classification", (z + shift).astype(dtype), y)
+        np.testing.assert_array_equal(shifted_losses, row_losses)
         np.testing.assert_array_equal(shifted_p, p)
 
 
@@ -186,11 +223,10 @@ def test_softmax_and_its_loss_ignore_a_shift_of_all_logits(z, shift):
 @given(z=logits)
 def test_binary_cross_entropy_of_a_logit_is_that_of_its_mirror_image(z):
     for dtype in DTYPES:
-        p, mirror_p = np.empty(z.shape, dtype), np.empty(z.shape, dtype)
         zeros, ones = np.zeros(z.shape, dtype), np.ones(z.shape, dtype)
-        loss = losses.sigmoid_binary_cross_entropy_forward(p, z.astype(dtype), ones)
-        mirror = losses.sigmoid_binary_cross_entropy_forward(mirror_p, -z.astype(dtype), zeros)
-        assert loss == mirror
+        p, row_losses = forward("binary", z.astype(dtype), ones)
+        mirror_p, mirror_losses = forward("binary", -z.astype(dtype), zeros)
+        np.testing.assert_array_equal(mirror_losses, row_losses)
         assert np.abs(p + mirror_p - 1).max() <= np.finfo(dtype).eps
 
 

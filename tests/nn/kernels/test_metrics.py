@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibutter.nn import reference
-from minibutter.nn.kernels.metrics import METRICS, add_metrics, finish_metrics
+from minibutter.nn.kernels.metrics import LOSS, METRICS, add_rows, finish_metrics, row_metrics
 
 DTYPES = ("float32", "float64")
-EPS = np.finfo(np.float64).eps  # metrics are float64, whatever the type of the outputs
+EPS = np.finfo(np.float64).eps
 
 NAN, INF = math.nan, math.inf
 
@@ -25,12 +25,27 @@ def draw_softmax(rng, n, width, dtype):
     return p, y, losses
 
 
+def measure_rows(p, y, losses, is_binary, blocks=1):
+    """Row metrics (10, n) of outputs and targets (n, width), through the layout of lanes."""
+    n, width = p.shape
+
+    def to_lanes(rows):
+        split = rows.reshape(blocks, n // blocks, width)
+        return np.ascontiguousarray(split.transpose(0, 2, 1))
+
+    rows = np.full((len(METRICS), blocks, n // blocks), NAN, p.dtype)
+    rows[LOSS] = losses.reshape(blocks, n // blocks)
+    scratch = np.full((4, n // blocks), NAN, p.dtype)
+    row_metrics(rows, to_lanes(p), to_lanes(y), is_binary, scratch)
+    return rows.reshape(len(METRICS), n)
+
+
 def measure(p, y, losses, is_binary):
     """The kernels' metrics by name."""
-    sums = np.zeros(len(METRICS))
-    add_metrics(sums, p, y, losses.sum(dtype=np.float64), is_binary)
+    sums = np.zeros((1, len(METRICS)))
+    add_rows(sums, measure_rows(p, y, losses, is_binary)[:, :, np.newaxis])
     finish_metrics(sums, len(p))
-    return dict(zip(METRICS, sums, strict=True))
+    return dict(zip(METRICS, sums[0], strict=True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -45,22 +60,62 @@ def test_metrics_equal_reference(shape, is_binary, dtype, assert_within):
     expected = reference.metrics(p, y, losses, is_binary)
     actual = measure(p, y, losses, is_binary)
     assert tuple(expected) == METRICS
-    # Each metric is a mean over n rows of sums over the width, of terms of order 1.
+    # Each metric is a mean over n rows, added in float64, of sums over the width in `dtype`; their
+    # terms are of order 1, each rounded a few times, but logarithms of 1e-7 are about -16.
     for name in METRICS:
-        bound = (n + width) * EPS * max(1, abs(expected[name]))
+        terms = 16 * width if name == "kullback_leibler_divergence" else width + 4
+        bound = (n * EPS + terms * np.finfo(dtype).eps) * max(1, abs(expected[name]))
         assert_within(actual[name], expected[name], bound, name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_two_batches_add_up_to_one_of_all_rows(dtype, assert_within):
+@pytest.mark.parametrize("is_binary", [False, True])
+@pytest.mark.parametrize("width", [1, 2, 10])
+def test_bits_of_a_row_do_not_depend_on_the_layout(width, is_binary, dtype):
+    n = 60
+    rng = np.random.default_rng([6, width])
+    p = rng.uniform(size=(n, width)).astype(dtype)
+    p[7], p[11, 0], p[13, 0] = 0, NAN, INF
+    y = (rng.integers(2, size=p.shape) if is_binary else rng.uniform(size=p.shape)).astype(dtype)
+    losses = rng.uniform(size=n).astype(dtype)
+    rows = measure_rows(p, y, losses, is_binary)
+    for blocks in (3, 4, 60):
+        np.testing.assert_array_equal(measure_rows(p, y, losses, is_binary, blocks), rows)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("repetitions", [1, 3, 16])
+def test_rows_of_each_repetition_are_added_one_by_one_in_their_order(repetitions, dtype):
+    rng = np.random.default_rng([7, repetitions])
+    n = 37
+    rows = rng.standard_normal((len(METRICS), n, repetitions)).astype(dtype)
+    rows[METRICS.index("root_mean_squared_error")] = 0
+    sums = rng.standard_normal((repetitions, len(METRICS)))
+    expected = sums.copy()
+    for i in range(n):
+        expected += rows[:, i].T.astype(np.float64)
+    add_rows(sums, rows)
+    np.testing.assert_array_equal(sums, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_of_two_batches_are_those_of_one_of_all_rows(dtype):
     p, y, losses = draw_softmax(np.random.default_rng(2), 23, 5, dtype)
-    sums = np.zeros(len(METRICS))
-    for rows in (slice(0, 16), slice(16, 23)):
-        add_metrics(sums, p[rows], y[rows], losses[rows].sum(dtype=np.float64), True)
+    sums = np.zeros((1, len(METRICS)))
+    for part in (slice(0, 16), slice(16, 23)):
+        rows = measure_rows(p[part], y[part], losses[part], True)
+        add_rows(sums, rows[:, :, np.newaxis])
     finish_metrics(sums, 23)
-    expected = np.array(list(measure(p, y, losses, True).values()))
-    # Only the loss, summed a batch at a time, is added in another order.
-    assert_within(sums, expected, np.array([23 * EPS * expected[0], *[0] * 9]))
+    np.testing.assert_array_equal(sums[0], list(measure(p, y, losses, True).values()))
+
+
+def test_sums_of_one_repetition_can_be_finished_alone():
+    sums = np.random.default_rng(8).uniform(size=(3, len(METRICS)))
+    together = sums.copy()
+    finish_metrics(together, 9)
+    for one in sums:
+        finish_metrics(one, 9)
+    np.testing.assert_array_equal(together, sums)
 
 
 def test_root_mean_squared_error_is_the_root_of_the_mean_not_the_mean_of_roots():
@@ -114,6 +169,7 @@ def test_nan_output_makes_every_metric_nan_and_is_never_accurate(width, is_binar
 @pytest.mark.parametrize("width", [1, 4])
 def test_impossible_outputs_are_measured_as_by_reference(width, value, is_binary, dtype):
     y = np.eye(4, width, dtype=dtype)
+    rtol = 8 * width * np.finfo(dtype).eps
     for column in range(width):
         p = np.full((4, width), 0.25, dtype)
         p[:, column] = value
@@ -122,7 +178,7 @@ def test_impossible_outputs_are_measured_as_by_reference(width, value, is_binary
             expected = reference.metrics(p, y, losses, is_binary)
         actual = measure(p, y, losses, is_binary)
         for name in METRICS:
-            np.testing.assert_allclose(actual[name], expected[name], 8 * EPS, 0, err_msg=name)
+            np.testing.assert_allclose(actual[name], expected[name], rtol, 0, err_msg=name)
 
 
 def test_accuracy_of_one_output_needs_more_than_one_half():
@@ -133,9 +189,11 @@ def test_accuracy_of_one_output_needs_more_than_one_half():
 
 
 def test_accuracy_of_tied_outputs_takes_the_first():
-    p = np.array([[0.4, 0.4, 0.2], [0.4, 0.4, 0.2]])
-    y = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    assert measure(p, y, np.zeros(2), True)["accuracy"] == 1 / 2
+    p = np.tile([0.4, 0.4, 0.2], (3, 1))
+    y = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    assert measure(p, y, np.zeros(3), True)["accuracy"] == 2 / 3
+    # A tie of the targets, too: 0 and 1 are equal, so the first is meant.
+    assert measure(y, p, np.zeros(3), False)["accuracy"] == 2 / 3
 
 
 def test_hinge_reads_zeros_as_minus_one_only_when_told_that_targets_are_binary():
@@ -170,6 +228,8 @@ def test_perfect_outputs_have_no_error_and_full_accuracy(p_and_y):
 @given(p_and_y=unit_arrays, is_binary=st.booleans())
 def test_metrics_of_numbers_between_0_and_1_keep_their_order_and_ranges(p_and_y, is_binary):
     p, y = p_and_y
+    if is_binary:
+        y = np.round(y)
     metrics = measure(p, y, np.zeros(len(y)), is_binary)
     tolerance = 1 + p.size * EPS
     mse, mae = metrics["mean_squared_error"], metrics["mean_absolute_error"]

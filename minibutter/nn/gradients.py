@@ -1,0 +1,82 @@
+"""Gradients of any batch at any point, outside of training: what studies of the landscape ask for.
+
+Training keeps its gradients to itself; here they are returned, as flat vectors (P,) like the
+parameters, so that noise scales, sharpness or the effect of a perturbation are a few lines of
+NumPy.
+"""
+
+import numpy as np
+
+from minibutter.nn.kernels import arena, epoch, examples
+from minibutter.nn.network import Network
+
+
+class BatchGradient:
+    """Loss and gradients of a network on batches of up to `batch_size` rows.
+
+    The bits are those of training: same kernels, same order of summation.
+
+    Parameters
+    ----------
+    network : any.
+    batch_size : rows of the largest batch; memory is taken once.
+    l1, l2 : factors of the weight penalty, which belongs to loss and gradient.
+    """
+
+    def __init__(
+        self, network: Network, batch_size: int, *, l1: float = 0.0, l2: float = 0.0
+    ) -> None:
+        self.network = network
+        self._work = network.workspace(batch_size)
+        self._penalty = float(l1), float(l2)
+
+    def loss(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+        """Mean loss of the rows, and the penalty.
+
+        Parameters
+        ----------
+        parameters : (P,).
+        x, y : (n, n_inputs) and (n, n_outputs), n at most the batch size, of the network's dtype.
+        """
+        blocks = self._forward(parameters, x, y)
+        topology = self.network.topology
+        sums = np.zeros((1, epoch.N_SUMS))
+        epoch.add_metrics(sums, topology, self._work, blocks, len(x), True, False)
+        epoch.penalty(topology, parameters, self._work.penalties, *self._penalty)
+        return float(sums[0, 0] / len(x) + self._work.penalties[0])
+
+    def gradient(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Gradient (P,) of `loss`; takes what `loss` takes."""
+        blocks = self._forward(parameters, x, y)
+        topology, work = self.network.topology, self._work
+        epoch.backward(topology, parameters, work, blocks, len(x))
+        epoch.add_penalty_gradient(topology, parameters, work.dw, *self._penalty)
+        return work.dw.copy()
+
+    def example_norms(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Norm (n,) float64 of the gradient of every row's own loss, without the penalty."""
+        blocks = self._forward(parameters, x, y)
+        squares = np.zeros((blocks, self._work.x.shape[2]))
+        examples.example_squared_norms(
+            squares, self.network.topology, parameters, self._work, blocks
+        )
+        return np.sqrt(squares.ravel()[: len(x)])
+
+    def _forward(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> int:
+        """Check, gather and run the batch; returns its blocks."""
+        self._check(parameters, x, y)
+        order = np.arange(len(x))[None]
+        topology, work = self.network.topology, self._work
+        blocks = arena.gather(topology, work, x[None], y[None], order, 0, len(x))
+        epoch.forward(topology, parameters, work, blocks)
+        return blocks
+
+    def _check(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+        network = self.network
+        if not 1 <= len(x) <= self._work.batch_size:
+            raise ValueError(
+                f"the batch has {len(x)} rows; there is memory for 1 to {self._work.batch_size}"
+            )
+        network.check_array("parameters", parameters, (network.num_parameters,))
+        network.check_array("x", x, (len(x), network.n_inputs))
+        network.check_array("y", y, (len(x), network.n_outputs))

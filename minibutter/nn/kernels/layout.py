@@ -1,0 +1,154 @@
+"""How a batch lies in memory: in blocks whose innermost axis is one cache line.
+
+A layer's units are stored as (blocks, units, LANES): LANES numbers, 64 bytes, stand side by side
+for every unit of a block. In a single run the lanes are rows of the batch, row i in lane i % LANES
+of block i // LANES; the lanes behind the last row hold finite numbers that nobody reads. When
+repetitions of an experiment are packed together, block i is row i and lane r is repetition r.
+Either way every loop over lanes is a vector instruction, without a remainder, and a layer's work is
+the same whichever way it is counted.
+
+What goes into a layer has one unit more, which is always 1: its weights are the biases, so that
+z = x @ w + b and both of its gradients are plain products (the trick is as old as the perceptron;
+Bishop, *Pattern Recognition and Machine Learning* (2006), section 3.1).
+
+Legend: n rows of a batch, `width` units of a layer without the constant one.
+"""
+
+import numba
+import numpy as np
+
+from minibutter.nn.kernels.jit import kernel
+from minibutter.nn.kernels.tile import LINE_BYTES, VECTOR_BYTES, transpose_square
+
+_WORTH_TRANSPOSING = 8  # columns: below, going through registers costs more than it saves
+_HAS_REGISTERS = not numba.config.DISABLE_JIT
+
+
+def lanes_of(dtype: np.dtype | str) -> int:
+    """Numbers in a cache line: 16 float32 or 8 float64."""
+    return LINE_BYTES // np.dtype(dtype).itemsize
+
+
+def count_blocks(n_rows: int, dtype: np.dtype | str) -> int:
+    """Blocks that hold this many rows of a single run."""
+    return -(-n_rows // lanes_of(dtype))
+
+
+def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
+    """Zeros that start on a cache line: a vector that straddles two lines takes twice as long."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape))
+    memory = np.zeros(size * dtype.itemsize + LINE_BYTES, np.uint8)
+    start = -memory.ctypes.data % LINE_BYTES
+    return memory[start : start + size * dtype.itemsize].view(dtype).reshape(shape)
+
+
+@kernel
+def _transpose(like, target, target_stride, n_targets, source, source_stride, n_sources):
+    """target[j, i] = source[i, j], square by square: addresses, and strides in bytes.
+
+    Writes: target, n_targets rows of whole vectors: what is in them behind the n_sources-th number
+    has no meaning. Reads: source, n_sources rows of whole vectors.
+    """
+    size = np.int64(like.itemsize)
+    side = VECTOR_BYTES // size
+    for j in range(0, n_targets, side):
+        for i in range(0, n_sources, side):
+            transpose_square(
+                like,
+                target + j * target_stride + i * size,
+                target_stride,
+                n_targets - j,
+                source + i * source_stride + j * size,
+                source_stride,
+                n_sources - i,
+            )
+
+
+@kernel
+def gather_rows(blocks, source, order, start, n, scratch):
+    """Rows order[start], ..., order[start + n - 1] of a single run, as blocks.
+
+    Writes: blocks (>= n / LANES, >= width, LANES), zeros in the lanes behind the n-th row; units
+    behind `width` are left alone. Reads: source (n_rows, width), order (n_rows,) int64.
+    Scratch: (LANES, >= width in whole lines).
+    """
+    width, lanes = source.shape[1], blocks.shape[2]
+    for q in range((n + lanes - 1) // lanes):
+        n_lanes = min(lanes, n - q * lanes)
+        for lane in range(n_lanes):
+            row = order[start + q * lanes + lane]
+            for k in range(width):
+                scratch[lane, k] = source[row, k]
+        for lane in range(n_lanes, lanes):
+            for k in range(width):
+                scratch[lane, k] = 0
+        _rows_to_block(blocks, q, scratch, width)
+
+
+@kernel
+def gather_repetitions(blocks, sources, orders, start, n, scratch):
+    """The same for packed repetitions: block i holds the i-th row of every repetition.
+
+    Writes: blocks (>= n, >= width, LANES). Reads: sources (LANES, n_rows, width), orders (LANES,
+    n_rows) int64. Scratch: (LANES, >= width in whole lines).
+    """
+    lanes, _, width = sources.shape
+    if width >= _WORTH_TRANSPOSING:
+        for i in range(n):
+            for lane in range(lanes):
+                row = orders[lane, start + i]
+                for k in range(width):
+                    scratch[lane, k] = sources[lane, row, k]
+            _rows_to_block(blocks, i, scratch, width)
+    else:
+        for lane in range(lanes):
+            for i in range(n):
+                row = orders[lane, start + i]
+                for k in range(width):
+                    blocks[i, k, lane] = sources[lane, row, k]
+
+
+@kernel
+def _rows_to_block(blocks, q, rows, width):
+    """blocks[q, k, lane] = rows[lane, k] for k < width."""
+    if _HAS_REGISTERS:
+        _transpose(
+            rows,
+            np.int64(blocks.ctypes.data) + q * np.int64(blocks.strides[0]),
+            np.int64(blocks.strides[1]),
+            width,
+            np.int64(rows.ctypes.data),
+            np.int64(rows.strides[0]),
+            rows.shape[0],
+        )
+    else:
+        blocks[q, :width] = rows[:, :width].T
+
+
+@kernel
+def transpose_blocks(panels, blocks, n):
+    """Units become columns: panels[p, i, k] is unit p LANES + k of row i of a single run.
+
+    Writes: panels (ceil(width / LANES), >= n in whole lines, LANES); columns without a unit hold
+    numbers without meaning. Reads: blocks (>= n / LANES, width, LANES), any strides but the last.
+    """
+    width, lanes = blocks.shape[1], blocks.shape[2]
+    for p in range((width + lanes - 1) // lanes):
+        n_units = min(lanes, width - p * lanes)
+        for q in range((n + lanes - 1) // lanes):
+            if _HAS_REGISTERS:
+                block_stride, unit_stride = np.int64(blocks.strides[0]), np.int64(blocks.strides[1])
+                panel_stride, row_stride = np.int64(panels.strides[0]), np.int64(panels.strides[1])
+                _transpose(
+                    panels,
+                    np.int64(panels.ctypes.data) + p * panel_stride + q * lanes * row_stride,
+                    row_stride,
+                    lanes,
+                    np.int64(blocks.ctypes.data) + q * block_stride + p * lanes * unit_stride,
+                    unit_stride,
+                    n_units,
+                )
+            else:
+                rows = panels[p, q * lanes : (q + 1) * lanes, :n_units]
+                rows[:] = blocks[q, p * lanes : p * lanes + n_units].T
