@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from minibutter.nn.kernels import arena
+from minibutter.nn.kernels.layout import lanes_of
+from minibutter.nn.kernels.tile import LINE_BYTES
 from minibutter.nn.network import INITIALIZERS, Network
 
 DTYPES = ("float32", "float64")
+NO_ARRAYS = ("batch_size", "plan")  # of a workspace
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -96,15 +100,65 @@ def test_residual_network_skips_around_its_inner_hidden_layers():
     assert Network(4, (6, 2), "classification", shape="rectangle_residual").skip == (False, False)
 
 
+@pytest.mark.parametrize("repeats", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("shape", ["rectangle", "rectangle_residual"])
-def test_workspace_is_zeroed_and_of_the_networks_dtype(shape, dtype):
-    work = Network(4, (6, 6, 2), "classification", shape=shape, dtype=dtype).workspace(10)
-    for name, array in work._asdict().items():
-        assert array.dtype == dtype, name
+def test_workspace_is_zeroed_and_aligned_but_for_the_units_that_are_always_1(
+    shape, activation, dtype, repeats
+):
+    network = Network(4, (6, 6, 2), "classification", activation, shape, dtype)
+    lanes = lanes_of(dtype)
+    repetitions = lanes if repeats else 1
+    work = network.workspace(10, repetitions)
+    blocks = 10 if repeats else -(-10 // lanes)
+    assert work.x.shape == (blocks, 5, lanes)
+    assert (work.x[:, 4] == 1).all()
+    for layer in range(2):
+        units = arena.layer_output(network.topology, work, layer, blocks)
+        assert units.shape == (blocks, 7, lanes)
+        assert (units[:, 6] == 1).all()
+        units[:, 6] = 0
+    work.x[:, 4] = 0
+    arrays = {name: entry for name, entry in work._asdict().items() if name not in NO_ARRAYS}
+    for name, array in arrays.items():
+        assert array.dtype == (np.float64 if name == "penalties" else dtype), name
         assert array.flags.c_contiguous, name
+        assert name == "penalties" or array.ctypes.data % LINE_BYTES == 0, name
         assert not array.any(), name
-    assert work.h.size == (140 if shape == "rectangle_residual" else 1)
+    assert work.dw.size == network.num_parameters * repetitions
+    # Only what a network keeps takes memory.
+    assert (work.a.size == 1) == (shape == "rectangle")
+    assert (work.z.size == 1) == (shape == "rectangle" and activation == "relu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kernel": "simd"}, "kernel is 'simd'; it must be one of naive, blocked, tiled, blas"),
+        ({"widths": (2**20, 2**20, 3)}, r"1048576x2-3 has \d+ parameters; at most 1099511627776"),
+    ],
+)
+def test_network_that_no_kernel_can_run_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Network(**{"n_inputs": 4, "widths": (5, 3), "task": "classification"} | change)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda array: array[:-1],
+        lambda array: array.astype(np.float64),
+        np.asfortranarray,
+        lambda array: np.repeat(array, 2, axis=1)[:, ::2],
+    ],
+    ids=["shape", "type", "columns first", "strided"],
+)
+def test_array_that_the_kernels_cannot_take_is_refused(spoil):
+    network, array = Network(4, (5, 3), "classification"), np.zeros((6, 4), np.float32)
+    network.check_array("x", array, (6, 4))
+    with pytest.raises(ValueError, match=r"x is a float.*needs a C-contiguous float32 array of sh"):
+        network.check_array("x", spoil(array), (6, 4))
 
 
 def test_equal_descriptions_are_equal_and_hash_alike():

@@ -3,11 +3,15 @@
 What an epoch means (running means, last batch, repeatability) is tested in test_training.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from minibutter.nn import reference
-from minibutter.nn.kernels import epoch, optimizers
+from minibutter.nn.kernels import arena, epoch, optimizers
+from minibutter.nn.kernels.gemm import RUNGS
+from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import ACTIVATIONS, LOSSES, Network
 from minibutter.nn.training import make_optimizer
 
@@ -28,11 +32,35 @@ def draw_network(rng, task, activation, shape, dtype, width=13):
     return network, parameters, x, y
 
 
-def poison(work):
-    """NaN in every array: an entry that is read before it is written is seen."""
-    for array in work:
+def poison(network, work):
+    """NaN in every array: an entry that is read before it is written is seen.
+
+    But for the units that are always 1.
+    """
+    plan_arrays = [entry for entry in work.plan if isinstance(entry, np.ndarray)]
+    arrays = [entry for entry in work if isinstance(entry, np.ndarray)]
+    for array in (*arrays, *plan_arrays):
         array.fill(np.nan)
+    work.x[:, -1] = 1
+    for layer in range(network.depth - 1):
+        arena.layer_output(network.topology, work, layer, len(work.x))[:, -1] = 1
     return work
+
+
+def run(network, parameters, work, x, y):
+    """Forward and backward of one batch; returns the sum of the losses of its rows."""
+    order = np.arange(len(x))[None]
+    blocks = arena.gather(network.topology, work, x[None], y[None], order, 0, len(x))
+    epoch.forward(network.topology, parameters, work, blocks)
+    losses = arena.output_rows(network.topology, work, blocks)[0].ravel()[: len(x)]
+    epoch.backward(network.topology, parameters, work, blocks, len(x))
+    return losses.sum(dtype=np.float64)
+
+
+def outputs_of(network, work, which, n):
+    """Logits or outputs (n, n_outputs) that `run` has left."""
+    blocks = -(-n // work.x.shape[2])
+    return arena.output_units(network.topology, work, which, blocks)[0, :, :n].T
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -45,9 +73,8 @@ def test_forward_and_backward_equal_reference(
     rng = np.random.default_rng(1)
     network, parameters, x, y = draw_network(rng, task, activation, shape, dtype)
     # A workspace for more rows than the batch has, as for the last batch of an epoch.
-    work = poison(network.workspace(23))
-    total = epoch.forward(network.topology, parameters, work, x, y)
-    epoch.backward(network.topology, parameters, work, x, y)
+    work = poison(network, network.workspace(40))
+    total = run(network, parameters, work, x, y)
 
     ref_layers = layers_of(network, parameters)
     _, ref_z, ref_p, ref_losses = reference.forward(
@@ -58,8 +85,7 @@ def test_forward_and_backward_equal_reference(
     eps = np.finfo(dtype).eps
     down = sum(network.topology.fan_in) * eps
     around = 2 * down + len(x) * eps
-    z = epoch.layer_rows(network.topology, work.z, network.depth - 1, len(x))
-    p = epoch.layer_rows(network.topology, work.a, network.depth - 1, len(x))
+    z, p = (outputs_of(network, work, which, len(x)) for which in (arena.LOGITS, arena.P))
     assert_within(z, ref_z[-1], down * np.abs(ref_z[-1]).max(), "z")
     assert_within(p, ref_p, down * np.abs(ref_z[-1]).max() / 4, "p")  # dp/dz <= 1/4
     assert_within(total, ref_losses.sum(dtype=np.float64), down * ref_losses.sum(), "loss")
@@ -76,9 +102,8 @@ def test_networks_of_any_widths_equal_reference(widths, dtype, layers_of, assert
     network = Network(1, widths, "regression", "tanh", dtype=dtype)
     parameters = network.initial_parameters("he_uniform", rng)
     x, y = rng.uniform(size=(1, 1)).astype(dtype), rng.uniform(size=(1, widths[-1])).astype(dtype)
-    work = poison(network.workspace(1))
-    epoch.forward(network.topology, parameters, work, x, y)
-    epoch.backward(network.topology, parameters, work, x, y)
+    work = poison(network, network.workspace(1))
+    run(network, parameters, work, x, y)
     expected = reference.backward(
         layers_of(network, parameters), network.skip, "tanh", "regression", x, y
     )
@@ -98,7 +123,8 @@ def test_penalty_is_that_of_the_weights_of_every_layer_and_of_no_bias(
     eps, size = np.finfo(dtype).eps, network.num_parameters
     expected = sum(reference.penalty(w.astype(np.float64), l1, l2) for w, _ in ref_layers)
     # The kernel sums in float64.
-    total = epoch.penalty(network.topology, parameters, l1, l2)
+    total = np.full(1, np.nan)
+    epoch.penalty(network.topology, parameters, total, l1, l2)
     assert_within(total, expected, size * np.finfo(np.float64).eps * expected)
 
     gradient = rng.standard_normal(size).astype(dtype)
@@ -122,10 +148,9 @@ def test_one_row_repeated_has_the_mean_gradient_of_the_single_row(dtype, assert_
     n = 19
     gradients = []
     for repeats in (1, n):
-        work = poison(network.workspace(repeats))
+        work = poison(network, network.workspace(repeats))
         rows, targets = np.repeat(x[:1], repeats, axis=0), np.repeat(y[:1], repeats, axis=0)
-        epoch.forward(network.topology, parameters, work, rows, targets)
-        epoch.backward(network.topology, parameters, work, rows, targets)
+        run(network, parameters, work, rows, targets)
         gradients.append(work.dw)
     # dz is p - y over n: rounded n times alike, then carried up and summed n times.
     bound = (n + network.depth) * np.finfo(dtype).eps * np.abs(gradients[0])
@@ -133,12 +158,18 @@ def test_one_row_repeated_has_the_mean_gradient_of_the_single_row(dtype, assert_
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_gathered_rows_are_those_of_the_order_from_the_start_on(dtype):
+@pytest.mark.parametrize("task", LOSSES)
+def test_gathered_batch_holds_the_rows_of_the_order_their_targets_and_a_unit_of_1(task, dtype):
     rng = np.random.default_rng(5)
-    source, order = rng.standard_normal((11, 3)).astype(dtype), rng.permutation(11)
-    rows = np.full((4, 3), np.nan, dtype)
-    epoch.gather_rows(rows, source, order, 6)
-    np.testing.assert_array_equal(rows, source[order[6:10]])
+    network, _, x, y = draw_network(rng, task, "relu", "rectangle", dtype)
+    work, order = network.workspace(12), rng.permutation(17)
+    for start, n in ((0, 12), (12, 5)):
+        rows = order[start : start + n]
+        blocks = arena.gather(network.topology, work, x[None], y[None], order[None], start, n)
+        gathered = work.x[:blocks].transpose(0, 2, 1).reshape(-1, 8)
+        np.testing.assert_array_equal(gathered[:n, :7], x[rows])
+        np.testing.assert_array_equal(gathered[:, 7], np.ones(len(gathered)))
+        np.testing.assert_array_equal(outputs_of(network, work, arena.Y, n), y[rows])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -169,9 +200,44 @@ def test_size_of_the_workspace_changes_no_bit_of_a_batch(shape, dtype):
     network, parameters, x, y = draw_network(rng, "classification", "relu", shape, dtype)
     results = []
     for batch_size in (len(x), 64):
-        work = poison(network.workspace(batch_size))
-        loss = epoch.forward(network.topology, parameters, work, x, y)
-        epoch.backward(network.topology, parameters, work, x, y)
-        results.append((loss, work.dw))
+        work = poison(network, network.workspace(batch_size))
+        results.append((run(network, parameters, work, x, y), work.dw))
     assert results[0][0] == results[1][0]
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 16, 17, 33])
+def test_constant_units_and_neighbours_survive_batches_of_all_sizes(n, dtype):
+    rng = np.random.default_rng(8)
+    network, parameters, x, y = draw_network(
+        rng, "classification", "tanh", "rectangle_residual", dtype
+    )
+    x, y = np.tile(x, (2, 1)), np.tile(y, (2, 1))
+    work = network.workspace(34)
+    for size in (34, n):
+        run(network, parameters, work, x[:size], y[:size])
+        for layer in range(network.depth - 1):
+            units = arena.layer_output(network.topology, work, layer, len(work.x))
+            if size == 34:
+                np.testing.assert_array_equal(units[:, -1], np.ones_like(units[:, -1]))
+            else:  # the same memory, cut into fewer blocks
+                blocks = -(-size // units.shape[2])
+                units = arena.layer_output(network.topology, work, layer, blocks)
+                np.testing.assert_array_equal(units[:, -1], np.ones_like(units[:, -1]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rung", RUNGS)
+def test_every_rung_gives_the_gradient_of_the_reference(rung, dtype, layers_of, assert_within):
+    rng = np.random.default_rng(9)
+    network, parameters, x, y = draw_network(rng, "regression", "gelu", "rectangle_residual", dtype)
+    network = replace(network, kernel=rung, tiling=Tiling(2, None, 5, 7, 16))
+    work = poison(network, network.workspace(len(x)))
+    run(network, parameters, work, x, y)
+    expected = reference.backward(
+        layers_of(network, parameters), network.skip, "gelu", "regression", x, y
+    )
+    flat = np.concatenate([part.ravel() for pair in expected for part in pair])
+    bound = (2 * sum(network.topology.fan_in) + len(x)) * np.finfo(dtype).eps * np.abs(flat).max()
+    assert_within(work.dw, flat, bound)

@@ -230,6 +230,13 @@ def test_binary_cross_entropy_of_a_logit_is_that_of_its_mirror_image(z):
         assert np.abs(p + mirror_p - 1).max() <= np.finfo(dtype).eps
 
 
+def total_penalty(w, l1, l2):
+    """The penalty of the weights (size,) of a single run."""
+    total = np.zeros(1)
+    losses.penalty_forward(total, w[:, np.newaxis], l1, l2)
+    return float(total[0])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1, 7, 16, 257])
 @pytest.mark.parametrize(("l1", "l2"), [(0.01, 0.0), (0.0, 0.32), (0.005, 0.04)])
@@ -238,7 +245,7 @@ def test_penalty_equals_reference(l1, l2, size, dtype, assert_within):
     w, dw = rng.standard_normal((2, size)).astype(dtype)
     w[size // 2] = 0
     through_the_loss = dw.copy()
-    total = losses.penalty_forward(w, l1, l2)
+    total = total_penalty(w, l1, l2)
     losses.penalty_backward(dw, w, l1, l2)
     eps = np.finfo(dtype).eps
     expected = reference.penalty(w, l1, l2)
@@ -253,7 +260,7 @@ def test_penalty_equals_reference(l1, l2, size, dtype, assert_within):
 @pytest.mark.parametrize(("l1", "l2"), [(0.01, 0.0), (0.0, 0.01)])
 def test_nan_weight_makes_penalty_and_gradient_nan(l1, l2, dtype):
     w, dw = np.array([1, NAN, -1], dtype), np.zeros(3, dtype)
-    assert math.isnan(losses.penalty_forward(w, l1, l2))
+    assert math.isnan(total_penalty(w, l1, l2))
     losses.penalty_backward(dw, w, l1, l2)
     np.testing.assert_array_equal(np.isnan(dw), [False, True, False])
 
@@ -262,4 +269,18 @@ def test_nan_weight_makes_penalty_and_gradient_nan(l1, l2, dtype):
 @pytest.mark.parametrize(("l1", "l2"), [(0.01, 0.0), (0.0, 0.01)])
 def test_infinite_weight_makes_the_penalty_infinite_or_nan(l1, l2, dtype):
     w = np.array([1, -INF], dtype)
-    assert not math.isfinite(losses.penalty_forward(w, l1, l2))
+    assert not math.isfinite(total_penalty(w, l1, l2))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("l1", "l2"), [(0.01, 0.0), (0.005, 0.04)])
+def test_penalty_of_each_repetition_is_added_to_its_own_total_with_the_bits_of_a_single_run(
+    l1, l2, dtype
+):
+    w = np.random.default_rng(3).standard_normal((37, 5)).astype(dtype)
+    w[3, 2] = NAN
+    totals = np.arange(5.0)
+    losses.penalty_forward(totals, w, l1, l2)
+    alone = [total_penalty(np.ascontiguousarray(w[:, r]), l1, l2) for r in range(5)]
+    np.testing.assert_array_equal(totals, np.arange(5.0) + alone)
+    np.testing.assert_array_equal(np.isnan(totals), np.arange(5) == 2)

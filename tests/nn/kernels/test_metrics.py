@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibutter.nn import reference
-from minibutter.nn.kernels.metrics import LOSS, METRICS, add_rows, finish_metrics, row_metrics
+from minibutter.nn.kernels.metrics import (
+    LOSS,
+    METRICS,
+    add_row_losses,
+    add_rows,
+    finish_metrics,
+    row_metrics,
+)
 
 DTYPES = ("float32", "float64")
 EPS = np.finfo(np.float64).eps
@@ -96,6 +103,21 @@ def test_rows_of_each_repetition_are_added_one_by_one_in_their_order(repetitions
         expected += rows[:, i].T.astype(np.float64)
     add_rows(sums, rows)
     np.testing.assert_array_equal(sums, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("repetitions", [1, 3, 16])
+def test_losses_alone_have_the_bits_that_they_have_among_all_metrics(repetitions, dtype):
+    rng = np.random.default_rng([9, repetitions])
+    rows = rng.standard_normal((len(METRICS), 37, repetitions)).astype(dtype)
+    rows[LOSS, 5, 0] = NAN
+    of_all, of_loss = np.tile(rng.standard_normal((repetitions, 1)), (2, 1, len(METRICS)))
+    before = of_loss.copy()
+    add_rows(of_all, rows)
+    add_row_losses(of_loss, rows[LOSS])
+    np.testing.assert_array_equal(of_loss[:, LOSS], of_all[:, LOSS])
+    np.testing.assert_array_equal(of_loss[:, 1:], before[:, 1:])
+    assert np.isnan(of_loss[0, LOSS])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
