@@ -7,7 +7,8 @@ h = cbrt(eps) both are about eps^(2/3), 3.7e-11, which sets the tolerance.
 import numpy as np
 import pytest
 
-from minibutter.nn.kernels import epoch
+from minibutter.nn import reference
+from minibutter.nn.gradients import BatchGradient
 from minibutter.nn.network import ACTIVATIONS, LOSSES, Network
 
 STEP = np.cbrt(np.finfo(np.float64).eps)
@@ -19,32 +20,28 @@ PENALTIES = {"none": (0.0, 0.0), "l1": (0.01, 0.0), "l2": (0.0, 0.02)}
 class Objective:
     """Mean loss plus penalty of one batch as a function of the parameter vector."""
 
-    def __init__(self, network, x, y, l1=0.0, l2=0.0):
-        self.network, self.x, self.y = network, x, y
-        self.penalty = l1, l2
-        self.work = network.workspace(len(x))
+    def __init__(self, network, x, y, layers_of, l1=0.0, l2=0.0):
+        self.network, self.x, self.y, self.layers_of = network, x, y, layers_of
+        self.batch = BatchGradient(network, len(x), l1=l1, l2=l2)
 
     def __call__(self, parameters):
-        topology = self.network.topology
-        total = epoch.forward(topology, parameters, self.work, self.x, self.y)
-        return total / len(self.x) + epoch.penalty(topology, parameters, *self.penalty)
+        return self.batch.loss(parameters, self.x, self.y)
 
     def gradient(self, parameters):
-        topology = self.network.topology
-        epoch.forward(topology, parameters, self.work, self.x, self.y)
-        epoch.backward(topology, parameters, self.work, self.x, self.y)
-        epoch.add_penalty_gradient(topology, parameters, self.work.dw, *self.penalty)
-        return self.work.dw.copy()
+        return self.batch.gradient(parameters, self.x, self.y)
 
     def signs(self, parameters):
         """Signs of all weights and of all hidden pre-activations: what a kink would change."""
-        self(parameters)
-        n_outputs = len(self.x) * self.network.n_outputs
-        weights = [self.network.weights(parameters, k).ravel() for k in range(self.network.depth)]
-        return np.sign(np.concatenate([self.work.z[:-n_outputs], *weights]))
+        network, layers = self.network, self.layers_of(self.network, parameters)
+        _, z, *_ = reference.forward(
+            layers, network.skip, network.activation, network.task, self.x, self.y
+        )
+        return np.sign(
+            np.concatenate([part.ravel() for part in (*z[:-1], *[w for w, _ in layers])])
+        )
 
 
-def draw_objective(seed, activation, task, shape, l1, l2, widths=(6, 6, 6)):
+def draw_objective(seed, activation, task, shape, l1, l2, layers_of, widths=(6, 6, 6)):
     """A small network away from symmetry: nonzero biases, targets as the task wants them."""
     rng = np.random.default_rng(seed)
     n, n_outputs = 9, 1 if task == "binary" else 3
@@ -59,7 +56,7 @@ def draw_objective(seed, activation, task, shape, l1, l2, widths=(6, 6, 6)):
         y = rng.integers(2, size=(n, 1)).astype(np.float64)
     else:
         y = np.eye(n_outputs)[rng.integers(n_outputs, size=n)]
-    return Objective(network, x, y, l1, l2), parameters, rng
+    return Objective(network, x, y, layers_of, l1, l2), parameters, rng
 
 
 def assert_derivatives_agree(gradient, difference, loss, what):
@@ -77,14 +74,14 @@ def assert_derivatives_agree(gradient, difference, loss, what):
 @pytest.mark.parametrize("task", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gradient_along_random_directions_equals_central_difference(
-    activation, task, shape, penalty
+    activation, task, shape, penalty, layers_of
 ):
     checked, seed = 0, 0
     while checked < 3:
         seed += 1
         assert seed < 50, "too many draws lie beside a kink"
         objective, parameters, rng = draw_objective(
-            seed, activation, task, shape, *PENALTIES[penalty]
+            seed, activation, task, shape, *PENALTIES[penalty], layers_of
         )
         direction = rng.standard_normal(parameters.size)
         direction /= np.linalg.norm(direction)
@@ -99,12 +96,12 @@ def test_gradient_along_random_directions_equals_central_difference(
 
 @pytest.mark.parametrize("shape", ["rectangle", "rectangle_residual"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_entry_of_the_gradient_equals_central_difference(activation, shape):
+def test_every_entry_of_the_gradient_equals_central_difference(activation, shape, layers_of):
     # Four layers; the widths differ where a residual network lets them.
     widths = (5, 5, 5) if shape == "rectangle_residual" else (5, 2, 7)
     for seed in range(50):
         objective, parameters, _ = draw_objective(
-            seed, activation, "classification", shape, 0.01, 0.02, widths
+            seed, activation, "classification", shape, 0.01, 0.02, layers_of, widths
         )
         gradient = objective.gradient(parameters)
         steps = STEP * np.eye(parameters.size)
