@@ -52,7 +52,7 @@ def run(network, parameters, work, x, y):
     order = np.arange(len(x))[None]
     blocks = arena.gather(network.topology, work, x[None], y[None], order, 0, len(x))
     epoch.forward(network.topology, parameters, work, blocks)
-    losses = arena.output_rows(network.topology, work, blocks)[0].ravel()[: len(x)]
+    losses = arena.output_rows(work, blocks)[0].ravel()[: len(x)]
     epoch.backward(network.topology, parameters, work, blocks, len(x))
     return losses.sum(dtype=np.float64)
 

@@ -12,11 +12,13 @@ import numba
 import numpy as np
 import pytest
 
-from minibutter.nn.kernels import gemm, tile
+from minibutter.nn.kernels import tile
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.layout import aligned_zeros, count_blocks, lanes_of
 from minibutter.nn.kernels.tile import PLAIN, RELU, RELU_MASK
-from minibutter.nn.kernels.tiling import Tiling, make_plan
+from minibutter.nn.kernels.tiled import multiply_lanes
+from minibutter.nn.kernels.tiling import DEFAULT_TILING, Tiling
+from minibutter.nn.network import Network
 
 DTYPES = ("float32", "float64")
 FUSES = tile.HAS_FMA and not numba.config.DISABLE_JIT
@@ -86,9 +88,10 @@ def to_rows(blocks, n, width):
     return blocks.transpose(0, 2, 1).reshape(-1, blocks.shape[1])[:n, :width]
 
 
-def plan_for(rung, dtype, m, depth, n, tiling=Tiling()):  # noqa: B008 (frozen)
-    """A plan whose memory is just what make_plan finds enough, for a network m -> depth."""
-    return make_plan(rung, tiling, dtype, m, (depth, m), n)
+def plan_for(rung, dtype, m, depth, n, tiling=DEFAULT_TILING):
+    """How a network makes these products, with memory for no larger ones."""
+    network = Network(m, (depth, m), "regression", dtype=dtype, kernel=rung, tiling=tiling)
+    return network.workspace(n).plan
 
 
 def fence_plan(plan):
@@ -108,6 +111,14 @@ def assert_fences_hold(fences):
         assert (frame == 7).all(), name
 
 
+def multiply(rung, c, a, b, plan, epilogue, gate):
+    RUNGS[rung][0](c, a, b, plan, epilogue, gate)
+
+
+def contract(rung, c, x, y, n, plan):
+    RUNGS[rung][1](c, x, y, n, plan)
+
+
 class Multiplication:
     """A (m, depth), B and a gate in blocks, and C between fences with a constant unit behind."""
 
@@ -121,13 +132,13 @@ class Multiplication:
         self.b = to_blocks(self.b_rows, extra_units=1)
         self.gate = to_blocks(self.gate_rows, extra_units=1)
 
-    def make(self, rung, epilogue=PLAIN, tiling=Tiling()):  # noqa: B008
+    def make(self, rung, epilogue=PLAIN, tiling=DEFAULT_TILING):
         """C as rows (n, m), on that rung; checks that nothing else was written."""
         plan = plan_for(rung, self.dtype, self.m, self.depth, self.n, tiling)
         plan, fences = fence_plan(plan)
         c, frame = fenced((len(self.b), self.m + 1, self.b.shape[2]), self.dtype)
         c[:, : self.m] = NAN
-        gemm.multiply(c, self.a, self.b, plan, epilogue, self.gate)
+        multiply(rung, c, self.a, self.b, plan, epilogue, self.gate)
         rows = to_rows(c, self.n, self.m).copy()
         c[:, : self.m] = 7
         assert (frame == 7).all(), "written beside C"
@@ -146,13 +157,13 @@ class Contraction:
         self.y_rows = draw(rng, self.n, self.p, dtype=dtype)
         self.x, self.y = to_blocks(self.x_rows, extra_units=1), to_blocks(self.y_rows)
 
-    def make(self, rung, tiling=Tiling()):  # noqa: B008
+    def make(self, rung, tiling=DEFAULT_TILING):
         """C (m, p) on that rung, at any place in memory; checks that nothing else was written."""
         plan = plan_for(rung, self.dtype, self.m, self.p, self.n, tiling)
         plan, fences = fence_plan(plan)
         c, frame = fenced((self.m, self.p), self.dtype, offset=67)
         c[:] = NAN
-        gemm.contract(c, self.x, self.y, self.n, plan)
+        contract(rung, c, self.x, self.y, self.n, plan)
         result = c.copy()
         c[:] = 7
         assert (frame == 7).all(), "written beside C"
@@ -256,9 +267,9 @@ def test_epilogues_let_nan_pass_and_shut_only_where_the_gate_is_known_to_be(dtyp
     gate = np.tile(np.resize(gates, lanes).astype(dtype), (1, 6, 1))
     plan = plan_for(rung, dtype, 6, 1, n)
     c = np.empty((1, 6, lanes), dtype)
-    gemm.multiply(c, a, b, plan, RELU, gate)
+    multiply(rung, c, a, b, plan, RELU, gate)
     np.testing.assert_array_equal(to_rows(c, n, 6), np.tile([[1, 0, NAN, INF, 0, 0]], (n, 1)))
-    gemm.multiply(c, a, b, plan, RELU_MASK, gate)
+    multiply(rung, c, a, b, plan, RELU_MASK, gate)
     is_open = np.array([True, True, True, False, False, False, False])[:, None]
     np.testing.assert_array_equal(to_rows(c, n, 6), np.where(is_open, sums, 0))
 
@@ -271,11 +282,11 @@ def test_nan_and_inf_reach_the_products_even_against_zeros(dtype, rung):
     expected = np.array([[NAN, NAN, 1], [NAN, INF, 2]])
     plan = plan_for(rung, dtype, 3, 2, 3)
     c = np.empty((1, 3, lanes_of(dtype)), dtype)
-    gemm.multiply(c, a, to_blocks(b_rows, filler=0), plan, PLAIN, c)
+    multiply(rung, c, a, to_blocks(b_rows, filler=0), plan, PLAIN, c)
     np.testing.assert_array_equal(to_rows(c, 2, 3), expected)
     c = np.empty((3, 2), dtype)
     x, y = to_blocks(np.ascontiguousarray(a.T)), to_blocks(np.ascontiguousarray(b_rows.T))
-    gemm.contract(c, x, y, 2, plan)
+    contract(rung, c, x, y, 2, plan)
     np.testing.assert_array_equal(c, expected.T)
 
 
@@ -390,14 +401,14 @@ def test_every_lane_has_the_bits_of_its_own_product(m, depth, blocks, dtype, epi
     lanes = lanes_of(dtype)
     drawn = draw_lanes(10, m, depth, blocks, dtype)
     plan = plan_for("tiled", dtype, m, depth, blocks)
-    gemm.multiply_lanes(drawn.c, drawn.a, drawn.b, plan, epilogue, drawn.gate)
+    multiply_lanes(drawn.c, drawn.a, drawn.b, plan, epilogue, drawn.gate)
     for lane in range(lanes):
         # In a run of its own this lane's blocks are the rows of the batch.
         rows = np.ascontiguousarray(drawn.b[:, :depth, lane])
         gate = to_blocks(np.ascontiguousarray(drawn.gate[:, :, lane]))
         alone = np.full((count_blocks(blocks, dtype), m + 1, lanes), NAN, dtype)
         a = np.ascontiguousarray(drawn.a[:, :, lane])
-        gemm.multiply(alone, a, to_blocks(rows), plan, epilogue, gate)
+        multiply("tiled", alone, a, to_blocks(rows), plan, epilogue, gate)
         np.testing.assert_array_equal(drawn.c[:, :m, lane], to_rows(alone, blocks, m))
     drawn.c[:, :m] = 7
     assert (drawn.frame == 7).all()
@@ -409,11 +420,11 @@ def test_lanes_may_lie_anywhere_as_long_as_they_are_lines(dtype):
     m, depth, blocks = 7, 5, 11
     drawn = draw_lanes(11, m, depth, blocks, dtype)
     plan = plan_for("tiled", dtype, m, depth, blocks)
-    gemm.multiply_lanes(drawn.c, drawn.a, drawn.b, plan, PLAIN, drawn.c)
+    multiply_lanes(drawn.c, drawn.a, drawn.b, plan, PLAIN, drawn.c)
     turned_a = np.ascontiguousarray(drawn.a.transpose(1, 0, 2)).transpose(1, 0, 2)
     turned_b = np.ascontiguousarray(drawn.b.transpose(1, 0, 2)).transpose(1, 0, 2)
     turned_c = np.zeros((m, blocks, lanes_of(dtype)), dtype).transpose(1, 0, 2)
-    gemm.multiply_lanes(turned_c, turned_a, turned_b, plan, PLAIN, turned_c)
+    multiply_lanes(turned_c, turned_a, turned_b, plan, PLAIN, turned_c)
     np.testing.assert_array_equal(turned_c, drawn.c[:, :m])
 
 
@@ -422,10 +433,10 @@ def test_a_lane_of_nan_leaves_the_others_alone(dtype):
     m, depth, blocks = 7, 5, 3
     drawn = draw_lanes(12, m, depth, blocks, dtype)
     plan = plan_for("tiled", dtype, m, depth, blocks)
-    gemm.multiply_lanes(drawn.c, drawn.a, drawn.b, plan, PLAIN, drawn.c)
+    multiply_lanes(drawn.c, drawn.a, drawn.b, plan, PLAIN, drawn.c)
     spoilt = np.full_like(drawn.c, 7)
     drawn.a[0, 0, 3] = NAN
-    gemm.multiply_lanes(spoilt, drawn.a, drawn.b, plan, PLAIN, spoilt)
+    multiply_lanes(spoilt, drawn.a, drawn.b, plan, PLAIN, spoilt)
     assert np.isnan(spoilt[:, 0, 3]).all()
     spoilt[:, 0, 3] = drawn.c[:, 0, 3]
     np.testing.assert_array_equal(spoilt, drawn.c)

@@ -10,7 +10,7 @@ from minibutter.nn.kernels import layers
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.layout import aligned_zeros, count_blocks, lanes_of
 from minibutter.nn.kernels.tile import PLAIN, RELU, RELU_MASK
-from minibutter.nn.kernels.tiling import Tiling, make_plan
+from minibutter.nn.network import Network
 
 DTYPES = ("float32", "float64")
 
@@ -55,6 +55,13 @@ def to_rows(blocks, n):
     return blocks.transpose(0, 2, 1).reshape(-1, blocks.shape[1])[:n]
 
 
+def make_plan(shape, dtype, rung="tiled", repetitions=1):
+    """How a network with a layer of this shape makes its products."""
+    n, fan_in, fan_out = shape
+    network = Network(fan_in, (fan_out, 1), "regression", dtype=dtype, kernel=rung)
+    return network.workspace(n, repetitions).plan
+
+
 class Dense:
     """A layer and a batch, in rows for the reference and in blocks for the kernels."""
 
@@ -68,7 +75,7 @@ class Dense:
         self.b = draw(rng, self.fan_out, dtype=dtype)
         self.with_biases = np.vstack([self.w, self.b])
         self.x_blocks, self.dz_blocks = to_blocks(self.x, constant=True), to_blocks(self.dz)
-        self.plan = make_plan(rung, Tiling(), dtype, self.fan_in, (self.fan_out,), self.n)
+        self.plan = make_plan(shape, dtype, rung)
 
     def make_outputs(self, width, dtype):
         return poisoned(len(self.x_blocks), width, lanes_of(dtype), dtype=dtype)
@@ -117,7 +124,7 @@ def test_packed_layers_have_the_bits_of_layers_of_their_own(shape, dtype):
     n, fan_in, fan_out = shape
     lanes = lanes_of(dtype)
     alone = [Dense([3, lane], shape, dtype, "tiled") for lane in range(lanes)]
-    plan = alone[0].plan
+    plan = make_plan(shape, dtype, repetitions=lanes)
 
     def pack(arrays):
         packed = aligned_zeros((*arrays[0].shape, lanes), dtype)
@@ -135,10 +142,10 @@ def test_packed_layers_have_the_bits_of_layers_of_their_own(shape, dtype):
     for lane, layer in enumerate(alone):
         own_a, own_masked = (layer.make_outputs(width, dtype) for width in (fan_out, fan_in))
         own_dw = poisoned(fan_in + 1, fan_out, dtype=dtype)
-        layers.dense_forward(own_a, layer.x_blocks, layer.with_biases, 1, plan, RELU)
-        layers.dense_backward_parameters(own_dw, layer.x_blocks, layer.dz_blocks, n, 1, plan)
+        layers.dense_forward(own_a, layer.x_blocks, layer.with_biases, 1, layer.plan, RELU)
+        layers.dense_backward_parameters(own_dw, layer.x_blocks, layer.dz_blocks, n, 1, layer.plan)
         layers.dense_backward_input(
-            own_masked, layer.with_biases, layer.dz_blocks, 1, plan, RELU_MASK, layer.x_blocks
+            own_masked, layer.with_biases, layer.dz_blocks, 1, layer.plan, RELU_MASK, layer.x_blocks
         )
         np.testing.assert_array_equal(a[..., lane], to_rows(own_a, n))
         np.testing.assert_array_equal(masked[..., lane], to_rows(own_masked, n))

@@ -7,7 +7,8 @@ import pytest
 from minibutter.nn.kernels import tile
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.layout import lanes_of
-from minibutter.nn.kernels.tiling import Tiling, make_plan, read_cache_bytes
+from minibutter.nn.kernels.tiling import Tiling, read_cache_bytes
+from minibutter.nn.network import Network
 
 DTYPES = ("float32", "float64")
 KIB = 2**10
@@ -111,26 +112,24 @@ def test_impossible_size_is_refused_with_the_reason(sizes, dtype, message):
     with pytest.raises(ValueError, match=message):
         Tiling(**sizes).resolved(dtype)
     with pytest.raises(ValueError, match=message):
-        make_plan("tiled", Tiling(**sizes), dtype, 3, (4, 2), 5)
+        Network(3, (4, 2), "regression", dtype=dtype, tiling=Tiling(**sizes)).workspace(5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rung", RUNGS)
-def test_plan_names_its_rung_and_sizes_and_brings_addresses(rung, dtype):
-    sizes = Tiling(None, None, 5, 7, 48).resolved(dtype)
-    plan = make_plan(rung, Tiling(None, None, 5, 7, 48), dtype, 3, (4, 2), 5)
-    assert plan.rung == RUNGS[rung]
-    for name in ("tile_rows", "block_rows", "block_depth", "block_columns"):
-        assert getattr(plan, name) == getattr(sizes, name)
-    addresses = {plan.multiply, plan.multiply_transposed, plan.contract, plan.multiply_lanes}
-    assert len(addresses) == 4
-    assert numba.config.DISABLE_JIT or (plan.tiles != 0 and 0 not in addresses)
+def test_sizes_of_a_network_reach_its_products(rung, dtype):
+    sizes = Tiling(None, None, 5, 7, 48)
+    network = Network(3, (4, 2), "regression", dtype=dtype, kernel=rung, tiling=sizes)
+    plan = network.workspace(5).plan
+    for name, value in vars(sizes.resolved(dtype)).items():
+        assert name == "tile_columns" or getattr(plan, name) == value
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="without a compiler there is no tile")
 def test_tiles_are_compiled_once_for_each_shape_and_type():
     def find_tiles(dtype, tile_rows):
-        return make_plan("tiled", Tiling(tile_rows=tile_rows), dtype, 1, (1, 1), 1).tiles
+        tiling = Tiling(tile_rows=tile_rows)
+        return Network(1, (1, 1), "regression", dtype=dtype, tiling=tiling).workspace(1).plan.tiles
 
     assert find_tiles("float32", 3) == find_tiles("float32", 3)
     places = {find_tiles(dtype, rows) for dtype in DTYPES for rows in (2, 3)}
