@@ -335,6 +335,14 @@ def test_tiled_adds_in_the_same_order_with_one_rounding_a_product(shape, dtype):
     np.testing.assert_array_equal(case.make("tiled"), chain(case.x_rows.T, case.y_rows))
 
 
+@pytest.mark.skipif(FUSES, reason="this processor rounds once for product and sum")
+@EVERY_DTYPE
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tiled_has_the_bits_of_naive_where_nothing_is_fused(shape, dtype):
+    for case in (Multiplication(11, shape, dtype), Contraction(11, shape, dtype)):
+        np.testing.assert_array_equal(case.make("tiled"), case.make("naive"))
+
+
 @EVERY_DTYPE
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_cache_block_changes_a_bit_of_tiled(shape, dtype):
