@@ -15,7 +15,8 @@ _ALWAYS_SHOWN = ("dataset", "shape", "depth", "size")
 _SHOWN_WHERE_DIFFERENT = (
     "target", "task_override", "activation", "initializer", "optimizer", "learning_rate",
     "momentum", "batch_size", "epochs", "l1", "l2", "label_noise", "test_split", "split_method",
-    "dtype", "kernel", "seed", "evaluate_train", "on_divergence",
+    "dtype", "kernel", "tile_rows", "tile_columns", "block_rows", "block_depth", "block_columns",
+    "seed", "evaluate_train", "on_divergence",
 )  # fmt: skip
 _LABELS = {"dataset": "data set", "learning_rate": "lr", "batch_size": "batch"}
 

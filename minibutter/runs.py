@@ -7,7 +7,7 @@ same call serves one process and a thousand ranks.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from minibutter.datasets import Dataset, DatasetError, DatasetInfo
 from minibutter.energy import Energy, Meter
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.metrics import METRICS
+from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
 from minibutter.nn.shapes import SHAPES, find_outline, format_widths
 from minibutter.nn.training import OPTIMIZERS, EpochRow, Trainer, TrainingData, make_optimizer
@@ -43,6 +44,9 @@ def _check_dataset(reference: Any) -> None:
     if isinstance(reference, str):
         datasets.check_reference(reference)
 
+
+TILING_SIZES = tuple(field.name for field in fields(Tiling))
+_USED_SIZES = {f"{size}_used": size for size in TILING_SIZES}
 
 CHECKS: Checks = {
     "dataset": _check_dataset,
@@ -149,13 +153,17 @@ def plan_experiment(
     Raises
     ------
     SweepError
-        If a value names something that no room knows.
+        If a value names something that no room knows, or no machine has such tiles.
     """
     for key, check in CHECKS.items():
         try:
             check(getattr(spec, key))
         except ValueError as error:
             raise SweepError(f"{key} = {getattr(spec, key)!r}: {error}") from None
+    try:
+        _tiling(spec).resolved(spec.dtype)
+    except ValueError as error:
+        raise SweepError(str(error)) from None
     info = network = n_train = n_test = problem = None
     try:
         info = _describe(spec.dataset, spec.target, spec.task, data_dir)
@@ -174,6 +182,11 @@ def plan_experiment(
         n_test=n_test,
         problem=problem,
     )
+
+
+def _tiling(spec: RunSpec) -> Tiling:
+    """The sizes as they were asked for: every rank fills in its own machine's defaults."""
+    return Tiling(**{size: getattr(spec, size) for size in TILING_SIZES})
 
 
 def _identity_content(
@@ -223,6 +236,7 @@ def _build_network(spec: RunSpec, info: DatasetInfo) -> Network:
         shape=spec.shape,
         dtype=spec.dtype,
         kernel=spec.kernel,
+        tiling=_tiling(spec),
     )
 
 
@@ -279,6 +293,7 @@ def execute(
     except (DatasetError, ValueError, MemoryError) as error:
         return RunResult(run | _failure(error), _EpochColumns().columns())
     run |= {"data_source": dataset.source, "data_sha256": dataset.sha256}
+    run |= _used_sizes(experiment.network)
 
     columns = _EpochColumns()
     diverged_epoch = None
@@ -392,6 +407,11 @@ def _energy_columns(energy: Energy) -> dict[str, Any]:
     }
 
 
+def _used_sizes(network: Network) -> dict[str, Any]:
+    used = network.tiling.resolved(network.dtype)
+    return {column: getattr(used, size) for column, size in _USED_SIZES.items()}
+
+
 def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> dict[str, Any]:
     """Everything about a run that is known before it starts."""
     spec, info, network = experiment.spec, experiment.info, experiment.network
@@ -413,6 +433,7 @@ def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> di
         "num_parameters": network.num_parameters if network else None,
         "data_source": None,
         "data_sha256": None,
+        **dict.fromkeys(_USED_SIZES),
     }
 
 

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it ends with, and what it says to mistakes."""
 
+import inspect
 import json
 import os
 import re
@@ -15,7 +16,9 @@ from typer.testing import CliRunner
 
 from minibutter import cli
 from minibutter.nn.kernels import jit
-from minibutter.nn.network import DTYPES
+from minibutter.nn.kernels.gemm import RUNGS
+from minibutter.nn.network import ACTIVATIONS, DTYPES, INITIALIZERS
+from minibutter.nn.training import OPTIMIZERS
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -92,6 +95,17 @@ def test_sweep_run_and_plan_and_summarize_agree(call, tmp_path):
         row["experiment_id"] for row in planned["experiments"]
     }
     assert (tmp_path / "results" / "s" / "summary" / "epochs.parquet").is_file()
+
+
+def test_sizes_of_tiles_are_an_axis_of_a_sweep_and_tell_its_experiments_apart(call, tmp_path):
+    (tmp_path / "s.toml").write_text(
+        'dataset = "iris"\nsize = 100\ndepth = 3\nepochs = 1\nbatch_size = 16\ntile_rows = [3, 7]\n'
+    )
+    code, out, _ = call("sweep", "run", "s.toml")
+    assert code == 0
+    assert "tile rows" in out
+    runs = pd.read_parquet(tmp_path / "results" / "s" / "runs")
+    assert sorted(runs["tile_rows_used"]) == [3, 7]
 
 
 def test_a_sweep_with_an_unreachable_size_runs_the_rest_and_ends_with_3(call, tmp_path):
@@ -205,6 +219,9 @@ def test_warmup_without_compiler_has_nothing_to_do(call, monkeypatch):
          "batch_size is 5000, but iris has 120 training rows; it must be between 1 and 120"),
         (["train", *SMALL, "--learning-rate", "-0.1"], r"learning.rate = -0\.1: .*greater than 0"),
         (["train", *SMALL, "--momentum", "0.9"], "momentum = 0.9 with optimizer = 'adam'"),
+        (["train", *SMALL, "--kernel", "magic"], "one of naive, blocked, tiled, blas"),
+        (["train", *SMALL, "--tile-rows", "17"], "tile_rows is 17; it must be at most 16"),
+        (["train", *SMALL, "--block-depth", "0"], "block_depth = 0: must be greater than or equal"),
         (["train", "--dataset", "iris"], "size and depth missing"),
         (["train", "--dataset", "no/such.csv", "--target", "y", "--size", "9", "--depth", "2"],
          "there is no file .*such.csv"),
@@ -291,6 +308,23 @@ def test_every_command_has_help_and_stands_in_the_readme(command):
     shown = CliRunner().invoke(cli.app, [*command, "--help"])
     assert shown.exit_code == 0
     assert f"minibutter {' '.join(command)}" in README.read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [
+        ("kernel", RUNGS),
+        ("activation", ACTIVATIONS),
+        ("initializer", INITIALIZERS),
+        ("optimizer", OPTIMIZERS),
+        ("dtype", DTYPES),
+    ],
+)
+def test_the_help_of_an_option_names_every_value_that_it_takes(option, known):
+    (command,) = (c for c in cli.app.registered_commands if c.callback.__name__ == "train")
+    annotation = inspect.signature(command.callback).parameters[option].annotation
+    named = re.findall(r"\w+", annotation.__metadata__[0].help)
+    assert [word for word in named if word != "or"] == list(known)
 
 
 def test_the_sweep_in_the_readme_can_be_planned_as_it_stands(call, tmp_path):

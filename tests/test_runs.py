@@ -7,7 +7,9 @@ import pytest
 
 from minibutter import runs, store
 from minibutter.energy import open_meter
+from minibutter.nn.kernels import tiling
 from minibutter.nn.kernels.metrics import METRICS
+from minibutter.nn.kernels.tiling import Tiling
 from minibutter.provenance import read_provenance
 from minibutter.sweeps.spec import RunSpec, Sweep, SweepError
 
@@ -134,6 +136,35 @@ def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(tmp_path):
     assert set(result.epochs["energy_reason"]) == {None}
 
 
+TILING = {"tile_rows": 4, "tile_columns": 32, "block_rows": 48, "block_depth": 64}
+
+
+def test_sizes_of_tiles_are_stored_as_asked_for_and_as_used():
+    run = execute(plan(**TILING)).run
+    used = Tiling(**TILING).resolved("float32")
+    assert run["status"] == "completed"
+    assert {size: run[size] for size in TILING} == TILING
+    assert run["block_columns"] is None
+    assert run["block_columns_used"] == used.block_columns > 0
+    assert run["tile_rows_used"] == 4
+
+
+def test_sizes_of_tiles_reach_the_network():
+    assert plan(**TILING).network.tiling == Tiling(**TILING)
+
+
+def test_a_default_size_of_the_machine_does_not_enter_the_id(monkeypatch):
+    here, depth_here = plan(), execute(plan()).run["block_depth_used"]
+    monkeypatch.setattr(tiling, "_CACHES", {1: 3 * 2**16, 2: 2**21, 3: 2**22})
+    elsewhere = plan()
+    assert elsewhere.experiment_id == here.experiment_id
+    assert elsewhere.network == here.network
+    run = execute(elsewhere).run
+    assert (run["block_depth"], run["block_depth_used"]) == (None, 3 * 2**16 // 2 // 64)
+    assert run["block_depth_used"] != depth_here
+    assert plan(tile_rows=4).experiment_id != here.experiment_id
+
+
 # ---------------------------------------------------------------------------------------------
 # Bad input
 
@@ -150,6 +181,21 @@ def test_an_unknown_data_set_is_refused_with_the_nearest_name():
 def test_an_unknown_name_is_refused_with_the_known_ones(key, value):
     with pytest.raises(SweepError, match=f"{key} = '{value}': unknown; it must be one of"):
         plan(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tile_rows": 17}, "tile_rows is 17; it must be at most 16"),
+        ({"tile_columns": 24}, "tile_columns is 24; for float32 it must be a multiple of 16"),
+        ({"tile_columns": 12, "dtype": "float64"}, "tile_columns is 12; .* a multiple of 8"),
+        ({"tile_columns": 144}, "tile_columns is 144; .* at most 128"),
+    ],
+)
+def test_a_tile_that_no_machine_has_is_refused_with_its_rule(changes, message):
+    with pytest.raises(SweepError, match=message):
+        plan(**changes)
+    assert plan(tile_columns=24, dtype="float64").problem is None
 
 
 def test_an_unreachable_size_becomes_a_problem_that_names_the_nearest_reachable_size():

@@ -31,7 +31,18 @@ def train(
     test_split: Annotated[float, typer.Option(help="Fraction of rows for testing.")] = 0.2,
     split_method: Annotated[str, typer.Option(help="shuffled or last.")] = "shuffled",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    kernel: Annotated[str, typer.Option(help="naive, tiled or blas.")] = "tiled",
+    kernel: Annotated[str, typer.Option(help="naive, blocked, tiled or blas.")] = "tiled",
+    tile_rows: Annotated[
+        int | None, typer.Option(help="Rows of the register tile; of the machine if left out.")
+    ] = None,
+    tile_columns: Annotated[
+        int | None, typer.Option(help="Columns of the register tile, whole cache lines.")
+    ] = None,
+    block_rows: Annotated[int | None, typer.Option(help="Rows of a cache block.")] = None,
+    block_depth: Annotated[
+        int | None, typer.Option(help="Products of a sum in a cache block.")
+    ] = None,
+    block_columns: Annotated[int | None, typer.Option(help="Columns of a cache block.")] = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.")] = 0,
     evaluate_train: Annotated[
         bool, typer.Option("--evaluate-train", help="Evaluate the training set too.")

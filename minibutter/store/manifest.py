@@ -15,7 +15,8 @@ from typing import Any
 from minibutter.store.shards import SCHEMAS, StoreError, sync_folder
 
 MANIFEST = "sweep.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Raised when the entries, or the ids among them, are not what they were. 2: ids of version 2."""
 
 
 def open_directory(

@@ -17,7 +17,7 @@ from functools import partial
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a column changes its name, type or meaning; written to every file and every run."""
 
 METRICS = (
@@ -38,6 +38,16 @@ STATUSES = ("failed", "stopped", "completed")
 
 ENERGY_QUALITIES = ("unavailable", "measured_shared", "measured")
 """What an energy is worth, the weakest first; `measured_shared` includes work of other ranks."""
+
+TILING_SIZES = {
+    "tile_rows": "rows of the register tile",
+    "tile_columns": "columns of the register tile",
+    "block_rows": "rows of a cache block",
+    "block_depth": "products of a sum in a cache block",
+    "block_columns": "columns of a cache block",
+}
+"""Each has two columns: what was asked for, the same for all runs of an experiment, and what was
+used, which follows from the caches of the machine where nothing was asked for."""
 
 TEXT, FLAG = pa.string(), pa.bool_()
 INT32, INT64 = pa.int32(), pa.int64()
@@ -120,7 +130,11 @@ _ASKED_FOR = [
     _identity("test_split", FLOAT64, "fraction of the rows kept for testing"),
     _identity("split_method", TEXT, "how rows are dealt to training and testing"),
     _identity("dtype", TEXT, "floating-point type of data, weights and gradients"),
-    _identity("kernel", TEXT, "matrix-product kernel and its tiling"),
+    _identity("kernel", TEXT, "rung of the matrix products"),
+    *(
+        _or_null(_identity(size, INT32, f"{what} asked for; null: the machine's default"))
+        for size, what in TILING_SIZES.items()
+    ),
     _identity("seed", INT64, "root of all random streams"),
     _identity("evaluate_train", FLAG, "whether the columns trained_* are filled"),
     _identity("on_divergence", TEXT, "what happens once the loss is not finite"),
@@ -149,6 +163,10 @@ _OUTCOME = [
 ]
 
 _ORIGIN = [
+    *(
+        _or_null(_provenance(f"{size}_used", INT32, f"{what} that the run was trained with"))
+        for size, what in TILING_SIZES.items()
+    ),
     _provenance("started_at", pa.timestamp("us", tz="UTC"), "start of the run, in UTC"),
     _provenance("hostname", TEXT, "machine"),
     _provenance("cpu_model", TEXT, "processor"),

@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
-ID_VERSION = 1
-"""Enters every id; raised when the same content would give other numbers than before."""
+ID_VERSION = 2
+"""Enters every id; raised when the same content would give other numbers than before.
+
+2: `exp` and `log` of our own, and sums over a batch in another order.
+"""
 
 STREAMS: tuple[str, ...] = ("split", "init", "shuffle", "label_noise", "perturbation")
 """Independent streams of a run: drawing more from one never shifts another."""

@@ -82,6 +82,16 @@ class RunSpec(BaseModel):
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of training")
     kernel: str = Field("tiled", description="rung of the matrix product ladder")
+    tile_rows: Count | None = Field(
+        None,
+        description="rows of the register tile; like the sizes below, the machine's if left out",
+    )
+    tile_columns: Count | None = Field(
+        None, description="columns of the register tile, whole cache lines"
+    )
+    block_rows: Count | None = Field(None, description="rows of a cache block")
+    block_depth: Count | None = Field(None, description="products of a sum in a cache block")
+    block_columns: Count | None = Field(None, description="columns of a cache block")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="root of all random streams")
     evaluate_train: bool = Field(
         False, description="evaluate the training set after every epoch too"

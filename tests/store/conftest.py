@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minibutter.store import METRICS, SCHEMA_VERSION, ShardWriter
+from minibutter.store.schema import TILING_SIZES
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,7 @@ def make_run():
             "split_method": "shuffled",
             "dtype": "float32",
             "kernel": "tiled",
+            **dict.fromkeys(TILING_SIZES),
             "seed": 0,
             "evaluate_train": False,
             "on_divergence": "continue",
@@ -59,6 +61,7 @@ def make_run():
             "energy_source": "powercap:package",
             "energy_quality": "measured",
             "energy_reason": None,
+            **{f"{size}_used": 8 for size in TILING_SIZES},
             "started_at": datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
             "hostname": "node-1",
             "cpu_model": "a processor",

@@ -20,7 +20,7 @@ def test_new_directory_gets_its_tree_and_manifest(tmp_path):
     assert files_in(out) == ["epochs", "runs", "sweep.json"]
     stored = json.loads((out / "sweep.json").read_text())
     assert stored == {
-        "format_version": 1,
+        "format_version": manifest.FORMAT_VERSION,
         "name": "first look",
         "requested": {"e0": 3},
         "document": DOCUMENT,
@@ -80,11 +80,11 @@ def test_hidden_files_do_not_make_a_directory_somebodys(tmp_path):
     "text",
     [
         "",
-        '{"format_version": 1, "na',
+        '{"format_version": 2, "na',
         "[]",
         "{}",
-        '{"format_version": 1, "name": "a", "requested": [1]}',
-        '{"format_version": 1, "name": "a", "requested": {"e0": "3"}}',
+        '{"format_version": 2, "name": "a", "requested": [1]}',
+        '{"format_version": 2, "name": "a", "requested": {"e0": "3"}}',
     ],
 )
 def test_damaged_manifest_is_named_and_kept(tmp_path, text):
@@ -97,8 +97,8 @@ def test_damaged_manifest_is_named_and_kept(tmp_path, text):
 
 def test_manifest_of_another_format_is_refused(tmp_path):
     path = tmp_path / "sweep.json"
-    path.write_text('{"format_version": 2, "name": "a", "requested": {}}')
-    with pytest.raises(StoreError, match="format version 2"):
+    path.write_text('{"format_version": 1, "name": "a", "requested": {}}')
+    with pytest.raises(StoreError, match="format version 1"):
         open_directory(tmp_path, "first look", {"e0": 3}, DOCUMENT)
 
 

@@ -7,6 +7,7 @@ from minibutter.store.schema import (
     MEASURED_EPOCH_COLUMNS,
     METRICS,
     RUNS_SCHEMA,
+    TILING_SIZES,
     columns_of_kind,
 )
 
@@ -47,6 +48,17 @@ def test_only_durations_and_energies_may_differ_between_executions():
         "energy_quality",
         "energy_reason",
     )
+
+
+@pytest.mark.parametrize("size", TILING_SIZES)
+def test_a_size_of_tiles_is_asked_for_by_an_experiment_and_used_by_a_run(size):
+    """A default follows from the machine: it must not enter what all repetitions share."""
+    asked, used = RUNS_SCHEMA.field(size), RUNS_SCHEMA.field(f"{size}_used")
+    assert (asked.metadata[b"kind"], used.metadata[b"kind"]) == (b"identity", b"provenance")
+    assert asked.nullable
+    assert used.nullable
+    assert size in EXPERIMENT_COLUMNS
+    assert f"{size}_used" not in EXPERIMENT_COLUMNS
 
 
 def test_only_what_may_be_unknown_is_nullable_in_epochs():
