@@ -1,12 +1,12 @@
 """One run, from its specification to its rows: the only place where all rooms meet.
 
 `plan_experiments` turns a sweep into experiments with ids, networks and whatever stands in their
-way; `execute` trains one repetition and returns what the store keeps. No MPI here, no printing: the
-same call serves one process and a thousand ranks.
+way; `execute_group` trains repetitions of one and returns what the store keeps. No MPI here, no
+printing: the same call serves one process and a thousand ranks.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,7 +23,14 @@ from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
 from minibutter.nn.shapes import SHAPES, find_outline, format_widths
-from minibutter.nn.training import OPTIMIZERS, EpochRow, Trainer, TrainingData, make_optimizer
+from minibutter.nn.training import (
+    OPTIMIZERS,
+    EpochRow,
+    Start,
+    TrainingData,
+    TrainingGroup,
+    make_optimizer,
+)
 from minibutter.provenance import Provenance
 from minibutter.sweeps import identity
 from minibutter.sweeps.spec import Checks, RunSpec, Sweep, SweepError
@@ -250,9 +257,14 @@ def _check_batch_size(spec: RunSpec, info: DatasetInfo, n_train: int) -> None:
         )
 
 
-def execute(
+def execute(experiment: Experiment, repetition: int, **options: Any) -> RunResult:
+    """Train one repetition to its end: a group of one, with the options of `execute_group`."""
+    return execute_group(experiment, [repetition], **options)[0]
+
+
+def execute_group(
     experiment: Experiment,
-    repetition: int,
+    repetitions: Sequence[int],
     *,
     meter: Meter,
     provenance: Provenance,
@@ -261,72 +273,73 @@ def execute(
     rank: int = 0,
     n_ranks: int = 1,
     on_epoch: Callable[[int, EpochRow], None] | None = None,
-) -> RunResult:
-    """Train one repetition to its end; what its user can mend becomes a failed result.
+) -> list[RunResult]:
+    """Train repetitions together to their ends; what their user can mend becomes a failed result.
+
+    Every repetition gets the bits that it would get alone; of the group's durations and energies it
+    gets an equal share. One that cannot be prepared fails for itself, and repetitions that cannot
+    be packed are trained one by one.
 
     Parameters
     ----------
     experiment : from `plan_experiments`.
-    repetition : number, from 0.
+    repetitions : numbers, from 0; no more than fit the lanes (`nn.cost.max_group_size`) are packed.
     meter : read around every epoch.
     provenance : of this process.
     sweep : name, for the record.
     data_dir : where local data sets lie.
     rank, n_ranks : for the record; they do not change a number.
-    on_epoch : called after every epoch with its number, from 1, and its row.
+    on_epoch : called after every epoch with its number, from 1, and the row of the first repetition
+        that has not stopped.
+
+    Returns
+    -------
+    A result for every repetition, in their order.
 
     Raises
     ------
     Exception
         Whatever is not foreseen: a bug of ours must not look like a result.
     """
-    started_at = datetime.now(UTC)
-    run = _identity_columns(experiment, repetition, sweep) | provenance.columns()
-    run |= {"started_at": started_at, "rank": rank, "n_ranks": n_ranks}
-    run["schema_version"] = store.SCHEMA_VERSION
-    try:
-        if experiment.problem is not None:
-            raise ValueError(experiment.problem)
-        spec = experiment.spec
-        dataset = _load(spec.dataset, spec.target, spec.task, data_dir)
-        trainer = _prepare(experiment, repetition, dataset)
-    except (DatasetError, ValueError, MemoryError) as error:
-        return RunResult(run | _failure(error), _EpochColumns().columns())
-    run |= {"data_source": dataset.source, "data_sha256": dataset.sha256}
-    run |= _used_sizes(experiment.network)
-
-    columns = _EpochColumns()
-    diverged_epoch = None
-    # Readings between the ends keep count of wraps, so that a run may take any time.
-    readings, started_s = [meter.read()], time.perf_counter()
-    for epoch in range(1, spec.epochs + 1):
-        before, begun_s = meter.read(), time.perf_counter()
-        row = trainer.run_epoch()
-        epoch_duration_s, after = time.perf_counter() - begun_s, meter.read()
-        readings.append(after)
-        columns.add(epoch, row, epoch_duration_s, meter.between(before, after))
-        if on_epoch is not None:
-            on_epoch(epoch, row)
-        if not row.is_finite and diverged_epoch is None:
-            diverged_epoch = epoch
-        if diverged_epoch is not None and spec.on_divergence == "stop":
-            break
-    readings.append(meter.read())
-    duration_s, total = time.perf_counter() - started_s, meter.along(readings)
-    completed = columns.epochs_completed
-    outcome = {
-        "status": "completed" if completed == spec.epochs else "stopped",
-        "diverged": diverged_epoch is not None,
-        "diverged_epoch": diverged_epoch,
-        "epochs_completed": completed,
-        "error": None,
-        "duration_s": duration_s,
-        **_energy_columns(total),
+    origin = {"started_at": datetime.now(UTC), "rank": rank, "n_ranks": n_ranks}
+    origin |= provenance.columns() | {"schema_version": store.SCHEMA_VERSION}
+    known = {
+        repetition: _identity_columns(experiment, repetition, sweep) | origin
+        for repetition in repetitions
     }
-    return RunResult(run | outcome, columns.columns())
+    starts: dict[int, Start] = {}
+    results: dict[int, RunResult] = {}
+    for repetition in repetitions:
+        try:
+            dataset = _find_data(experiment, data_dir)
+            starts[repetition] = _prepare(experiment, repetition, dataset)
+        except _FORESEEN as error:
+            results[repetition] = _failed(known[repetition], error)
+    for members, group in _make_groups(experiment, starts):
+        if isinstance(group, Exception):
+            results |= {repetition: _failed(known[repetition], group) for repetition in members}
+            continue
+        used = {"data_source": dataset.source, "data_sha256": dataset.sha256}
+        used |= {"lanes": len(members), **_used_sizes(experiment.network)}
+        courses = _train(experiment.spec, group, len(members), meter, on_epoch)
+        for repetition, course in zip(members, courses, strict=True):
+            run = known[repetition] | used | course.outcome
+            results[repetition] = RunResult(run, course.columns.columns())
+    return [results[repetition] for repetition in repetitions]
 
 
-def _prepare(experiment: Experiment, repetition: int, dataset: Dataset) -> Trainer:
+_FORESEEN = (DatasetError, ValueError, MemoryError)
+"""What the user of a run can mend."""
+
+
+def _find_data(experiment: Experiment, data_dir: Path | None) -> Dataset:
+    if experiment.problem is not None:
+        raise ValueError(experiment.problem)
+    spec = experiment.spec
+    return _load(spec.dataset, spec.target, spec.task, data_dir)
+
+
+def _prepare(experiment: Experiment, repetition: int, dataset: Dataset) -> Start:
     """Split, spoil labels, draw the first weights: everything random, each from its own stream."""
     spec, network = experiment.spec, experiment.network
 
@@ -345,22 +358,116 @@ def _prepare(experiment: Experiment, repetition: int, dataset: Dataset) -> Train
     def as_network_type(rows: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(rows, dtype=spec.dtype)
 
-    return Trainer(
-        network,
-        network.initial_parameters(spec.initializer, stream("init")),
-        make_optimizer(spec.optimizer, spec.learning_rate, spec.momentum),
-        TrainingData(
-            x_train=as_network_type(dataset.x[train]),
-            y_train=as_network_type(y_train),
-            x_test=as_network_type(dataset.x[test]),
-            y_test=as_network_type(dataset.y[test]),
-        ),
-        batch_size=min(spec.batch_size, len(train)),
-        shuffle=stream("shuffle"),
-        l1=spec.l1,
-        l2=spec.l2,
-        evaluate_train=spec.evaluate_train,
+    data = TrainingData(
+        x_train=as_network_type(dataset.x[train]),
+        y_train=as_network_type(y_train),
+        x_test=as_network_type(dataset.x[test]),
+        y_test=as_network_type(dataset.y[test]),
     )
+    parameters = network.initial_parameters(spec.initializer, stream("init"))
+    return Start(parameters, data, stream("shuffle"))
+
+
+def _make_groups(
+    experiment: Experiment, starts: dict[int, Start]
+) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
+    """One group of all repetitions or, where they cannot be packed, one of each.
+
+    Where there can be no group, not even of one repetition, its error comes in its place.
+    """
+    if not starts:
+        return
+    spec = experiment.spec
+    try:
+        group = TrainingGroup(
+            experiment.network,
+            list(starts.values()),
+            make_optimizer(spec.optimizer, spec.learning_rate, spec.momentum),
+            batch_size=min(spec.batch_size, experiment.n_train),
+            l1=spec.l1,
+            l2=spec.l2,
+            evaluate_train=spec.evaluate_train,
+        )
+    except _FORESEEN as error:
+        if len(starts) == 1:
+            yield list(starts), error
+            return
+        for repetition, start in starts.items():
+            yield from _make_groups(experiment, {repetition: start})
+    else:
+        yield list(starts), group
+
+
+def _train(
+    spec: RunSpec,
+    group: TrainingGroup,
+    n_repetitions: int,
+    meter: Meter,
+    on_epoch: Callable[[int, EpochRow], None] | None,
+) -> list["_Course"]:
+    """Train a group until its epochs are over or all its repetitions have stopped."""
+    courses = [_Course() for _ in range(n_repetitions)]
+    # Readings between the ends keep count of wraps, so that a run may take any time.
+    readings, started_s = [meter.read()], time.perf_counter()
+    for epoch in range(1, spec.epochs + 1):
+        before, begun_s = meter.read(), time.perf_counter()
+        rows = group.run_epoch()
+        epoch_duration_s, after = time.perf_counter() - begun_s, meter.read()
+        readings.append(after)
+        share_s = epoch_duration_s / n_repetitions
+        energy = meter.between(before, after).divided(n_repetitions)
+        going = [(c, row) for c, row in zip(courses, rows, strict=True) if c.outcome is None]
+        for course, row in going:
+            course.add(epoch, row, share_s, energy)
+        if on_epoch is not None:
+            on_epoch(epoch, going[0][1])
+        ending = [course for course, _ in going if course.is_over(spec)]
+        if ending:
+            readings.append(meter.read())
+            share_s = (time.perf_counter() - started_s) / n_repetitions
+            energy = meter.along(readings).divided(n_repetitions)
+            for course in ending:
+                course.end(spec, share_s, energy)
+        if len(ending) == len(going):
+            break
+    return courses
+
+
+class _Course:
+    """How one repetition goes, and how it ended.
+
+    Attributes
+    ----------
+    columns : its epochs.
+    outcome : columns of `runs`; None until it has ended.
+    """
+
+    def __init__(self) -> None:
+        self.columns = _EpochColumns()
+        self.outcome: dict[str, Any] | None = None
+        self._diverged_epoch: int | None = None
+
+    def add(self, epoch: int, row: EpochRow, duration_s: float, energy: Energy) -> None:
+        self.columns.add(epoch, row, duration_s, energy)
+        if not row.is_finite and self._diverged_epoch is None:
+            self._diverged_epoch = epoch
+
+    def is_over(self, spec: RunSpec) -> bool:
+        """Whether the last epoch is done, or the run is to stop because it has diverged."""
+        stops = self._diverged_epoch is not None and spec.on_divergence == "stop"
+        return stops or self.columns.epochs_completed == spec.epochs
+
+    def end(self, spec: RunSpec, duration_s: float, energy: Energy) -> None:
+        completed = self.columns.epochs_completed
+        self.outcome = {
+            "status": "completed" if completed == spec.epochs else "stopped",
+            "diverged": self._diverged_epoch is not None,
+            "diverged_epoch": self._diverged_epoch,
+            "epochs_completed": completed,
+            "error": None,
+            "duration_s": duration_s,
+            **_energy_columns(energy),
+        }
 
 
 class _EpochColumns:
@@ -433,8 +540,13 @@ def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> di
         "num_parameters": network.num_parameters if network else None,
         "data_source": None,
         "data_sha256": None,
+        "lanes": None,
         **dict.fromkeys(_USED_SIZES),
     }
+
+
+def _failed(run: dict[str, Any], error: Exception) -> RunResult:
+    return RunResult(run | _failure(error), _EpochColumns().columns())
 
 
 def _failure(error: Exception) -> dict[str, Any]:

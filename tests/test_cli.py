@@ -60,6 +60,13 @@ def test_train_again_does_only_what_is_missing(call):
     assert "1 runs of 1 experiments to do, 2 already done" in out
 
 
+def test_train_packs_as_many_repetitions_as_it_is_told_to(call, tmp_path):
+    arguments = ("train", *SMALL, "--epochs", 2, "--repetitions", 4, "--out", "here")
+    assert call(*arguments, "--lanes", 4)[0] == 0
+    assert set(pd.read_parquet(tmp_path / "here" / "runs")["lanes"]) == {4}
+    assert "0 runs of 1 experiments to do, 4 already done" in call(*arguments, "--lanes", 1)[1]
+
+
 def test_train_as_json_is_json_and_nothing_else(call):
     code, out, _ = call("train", *SMALL, "--epochs", 2, "--json")
     document = json.loads(out)
@@ -222,6 +229,8 @@ def test_warmup_without_compiler_has_nothing_to_do(call, monkeypatch):
         (["train", *SMALL, "--kernel", "magic"], "one of naive, blocked, tiled, blas"),
         (["train", *SMALL, "--tile-rows", "17"], "tile_rows is 17; it must be at most 16"),
         (["train", *SMALL, "--block-depth", "0"], "block_depth = 0: must be greater than or equal"),
+        (["train", *SMALL, "--lanes", "many"], "lanes = 'many': must be auto or a whole number"),
+        (["sweep", "run", "--lanes", "17"], "lanes = '17': must be auto or a whole number from 1"),
         (["train", "--dataset", "iris"], "size and depth missing"),
         (["train", "--dataset", "no/such.csv", "--target", "y", "--size", "9", "--depth", "2"],
          "there is no file .*such.csv"),

@@ -4,11 +4,13 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import threadpoolctl
 
 from minibutter import launch, report, runs, store
 from minibutter.energy import open_meter
+from minibutter.launch import job as job_module
 from minibutter.launch import ranks as ranks_module
 from minibutter.launch import sweep as sweep_module
 from minibutter.nn.training import EpochRow
@@ -36,7 +38,7 @@ def test_the_largest_runs_come_first_and_repetitions_stay_in_order(sweep, tmp_pa
     sizes = [job.experiments[key].spec.size for key, _ in job.pending]
     assert sizes == [400, 400, 100, 100]
     assert [repetition for _, repetition in job.pending] == [0, 1, 0, 1]
-    assert job.work(job.pending[0][0]) > job.work(job.pending[-1][0])
+    assert job.work(job.groups[0]) > job.work(job.groups[-1])
 
 
 def test_what_is_done_is_not_pending(sweep, tmp_path, capsys):
@@ -55,7 +57,7 @@ def test_no_launcher_means_one_rank_without_mpi(monkeypatch):
 
 def test_plain_progress_counts_work_over_all_ranks_and_pauses_grow(sweep, tmp_path, capsys):
     job = launch.prepare_job(sweep, tmp_path / "out", None)
-    total = sum(job.work(key) for key, _ in job.pending)
+    total = job.total_work
     reporter = launch.PlainReporter()
     reporter.begin(job, 2)
     capsys.readouterr()
@@ -75,6 +77,141 @@ def test_plain_progress_counts_work_over_all_ranks_and_pauses_grow(sweep, tmp_pa
     assert pauses == sorted(pauses)
     assert pauses[0] == 2
     assert pauses[-1] > 20
+
+
+# ---------------------------------------------------------------------------------------------
+# Lanes
+
+
+NARROW = {
+    "name": "narrow", "dataset": "iris", "widths": [[4, 4, 4, 3], [5, 3]], "epochs": 3,
+    "batch_size": 16, "repetitions": 5, "label_noise": 0.1,
+}  # fmt: skip
+
+
+def sizes_of(job):
+    return [len(group.repetitions) for group in job.groups]
+
+
+def run_in_lanes(document, out, lanes):
+    """The epochs table of a sweep without what was measured, and its runs."""
+    sweep = parse_sweep(document, "s.toml")
+    outcome = launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=out, lanes=lanes)
+    epochs = store.read_epochs(out).drop(columns=list(store.MEASURED_EPOCH_COLUMNS))
+    return epochs, outcome.runs
+
+
+def test_lanes_change_no_number_of_a_sweep(tmp_path, capsys):
+    alone, runs_alone = run_in_lanes(NARROW, tmp_path / "1", 1)
+    assert set(runs_alone["lanes"]) == {1}
+    for lanes, expected in (("auto", {5}), (16, {5}), (2, {1, 2})):
+        packed, runs_packed = run_in_lanes(NARROW, tmp_path / str(lanes), lanes)
+        assert set(runs_packed["lanes"]) == expected
+        pd.testing.assert_frame_equal(packed, alone, check_exact=True)
+    assert len(alone) == 2 * 5 * 3
+
+
+def test_groups_are_repetitions_of_one_experiment_that_are_missing(tmp_path, capsys):
+    run_in_lanes(NARROW | {"repetitions": 2}, tmp_path, 1)
+    job = launch.prepare_job(parse_sweep(NARROW, "s.toml"), tmp_path, None, lanes=16)
+    assert [group.repetitions for group in job.groups] == [(2, 3, 4)] * 2
+    assert len({group.experiment_id for group in job.groups}) == 2
+    assert job.n_done == 4
+
+
+def test_a_sweep_that_was_interrupted_within_a_group_goes_on(tmp_path, monkeypatch, capsys):
+    undisturbed, _ = run_in_lanes(NARROW, tmp_path / "undisturbed", 1)
+    run_epoch = runs.TrainingGroup.run_epoch
+    epochs = iter(range(1, 100))
+
+    def interrupt(group):
+        if next(epochs) == 5:  # the second epoch of the second group
+            raise KeyboardInterrupt
+        return run_epoch(group)
+
+    monkeypatch.setattr(runs.TrainingGroup, "run_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_lanes(NARROW, tmp_path / "out", 3)
+    monkeypatch.setattr(runs.TrainingGroup, "run_epoch", run_epoch)
+    assert set(store.read_runs(tmp_path / "out")["repetition"]) == {0, 1, 2}
+    again, runs_again = run_in_lanes(NARROW, tmp_path / "out", 16)
+    pd.testing.assert_frame_equal(again, undisturbed, check_exact=True)
+    assert sorted(runs_again["lanes"]) == [2] * 2 + [3] * 3 + [5] * 5
+
+
+def test_one_experiment_alone_is_spread_over_the_ranks_before_it_is_packed(tmp_path):
+    one = parse_sweep(NARROW | {"widths": [4, 4, 4, 3], "repetitions": 16}, "s.toml")
+    n_groups = [
+        len(launch.prepare_job(one, tmp_path, None, n_ranks=n_ranks).groups)
+        for n_ranks in (1, 2, 3, 16)
+    ]
+    assert n_groups[0] == 1
+    assert n_groups == sorted(n_groups)
+    assert n_groups[-1] == 16
+
+
+def test_many_experiments_are_packed_although_there_are_many_ranks(tmp_path):
+    many = parse_sweep(NARROW | {"widths": [4, 4, 4, 3], "seed": list(range(16))}, "s.toml")
+    assert sizes_of(launch.prepare_job(many, tmp_path, None, n_ranks=16)) == [5] * 16
+
+
+def test_what_cannot_be_packed_is_trained_one_by_one(tmp_path):
+    for change in ({"kernel": "blas"}, {"widths": [7, 7]}):
+        sweep = parse_sweep(NARROW | change, "s.toml")
+        job = launch.prepare_job(sweep, tmp_path / str(change), None, lanes=16)
+        assert set(sizes_of(job)) == {1}
+
+
+def test_wide_networks_and_large_data_are_not_packed_unasked(tmp_path, monkeypatch):
+    wide = parse_sweep(NARROW | {"widths": [200, 200, 3], "batch_size": 120}, "s.toml")
+    assert sizes_of(launch.prepare_job(wide, tmp_path / "wide", None)) == [1] * 5
+    assert sizes_of(launch.prepare_job(wide, tmp_path / "wide", None, lanes=4)) == [4, 1]
+    monkeypatch.setattr(job_module, "MAX_STACKED_BYTES", 3 * 150 * (4 + 3) * 4)
+    narrow = parse_sweep(NARROW, "s.toml")
+    assert max(sizes_of(launch.prepare_job(narrow, tmp_path / "narrow", None))) == 3
+
+
+def test_a_group_of_float64_has_half_as_many_lanes(tmp_path):
+    sweep = parse_sweep(
+        NARROW | {"widths": [5, 3], "dtype": "float64", "repetitions": 20}, "s.toml"
+    )
+    assert sizes_of(launch.prepare_job(sweep, tmp_path, None, lanes=16)) == [8, 8, 4]
+
+
+@pytest.mark.parametrize("lanes", ["many", "0", 17, -1, "1.5", ""])
+def test_lanes_that_no_register_has_are_refused(sweep, tmp_path, lanes):
+    with pytest.raises(SweepError, match=r"lanes = .*: must be auto or a whole number from 1, "):
+        launch.prepare_job(sweep, tmp_path / "out", None, lanes=lanes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_progress_of_a_group_counts_all_its_runs_and_names_them(tmp_path):
+    job = launch.prepare_job(parse_sweep(NARROW, "s.toml"), tmp_path, None, lanes=16)
+    first, second = job.groups
+    with store.ShardWriter(tmp_path, "rank0") as writer:
+        tracker = sweep_module._Tracker(job, 0, writer, lambda progress: None)
+        tracker._last_s = -1e9
+        tracker.on_epoch(first, 2, EpochRow(np.zeros(11), np.zeros(11), None, True))
+        assert "#0-4 epoch 2/3 test loss 0.0000" in tracker.progress.current
+        assert tracker.progress.work == job.work(first, 2) == pytest.approx(job.work(first) * 2 / 3)
+        with open_meter() as meter:
+            results = runs.execute_group(
+                job.experiments[first.experiment_id],
+                first.repetitions,
+                meter=meter,
+                provenance=read_provenance(),
+                sweep="s",
+            )
+        tracker.on_group(first, results)
+    assert tracker.progress.n_runs == 5
+    assert tracker.progress.work == job.work(first) == job.total_work - job.work(second)
+
+
+@pytest.mark.parametrize(
+    ("repetitions", "text"), [((4,), "4"), ((0, 1, 2), "0-2"), ((0, 3, 7), "0,3,7")]
+)
+def test_repetitions_of_a_group_are_named_in_short(repetitions, text):
+    assert sweep_module._span(repetitions) == text
 
 
 def test_the_time_left_is_not_known_before_anything_is_done():
@@ -129,7 +266,7 @@ def test_finished_runs_reach_the_disk_while_a_long_one_is_trained(tmp_path):
     clock = iter(range(0, 10**9, 3)).__next__  # three seconds pass between any two looks
     out = tmp_path / "out"
     job = launch.prepare_job(parse_sweep(SMALL | {"repetitions": 1}, "s.toml"), out, None)
-    (first, _), (second, _) = job.pending
+    first, second = job.groups
     seen = []
     with store.ShardWriter(out, "rank0", clock=clock) as writer:
         tracker = sweep_module._Tracker(
@@ -138,27 +275,31 @@ def test_finished_runs_reach_the_disk_while_a_long_one_is_trained(tmp_path):
         tracker._last_s = -1e9
         meter = open_meter()
         result = runs.execute(
-            job.experiments[first], 0, meter=meter, provenance=read_provenance(), sweep="s"
+            job.experiments[first.experiment_id],
+            0,
+            meter=meter,
+            provenance=read_provenance(),
+            sweep="s",
         )
         writer._clock = lambda: 0.0
         writer._last_flush_s = 0.0
         writer.add(result.run, result.epochs)
         assert not list((out / "runs").iterdir())
         writer._clock = clock
-        tracker.on_epoch(second, 0, 1, EpochRow(np.zeros(11), np.zeros(11), None, True))
+        tracker.on_epoch(second, 1, EpochRow(np.zeros(11), np.zeros(11), None, True))
     assert seen == [1]
 
 
 def test_a_rank_trains_on_one_thread_whatever_blas_would_take(tmp_path, monkeypatch, capsys):
     """BLAS threads of several ranks would fight for cores and enter each other's energy."""
     n_threads = []
-    execute = runs.execute
+    execute_group = runs.execute_group
 
     def watch(*arguments, **options):
         n_threads.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
-        return execute(*arguments, **options)
+        return execute_group(*arguments, **options)
 
-    monkeypatch.setattr(runs, "execute", watch)
+    monkeypatch.setattr(runs, "execute_group", watch)
     sweep = parse_sweep(SMALL | {"kernel": "blas", "repetitions": 1}, "s.toml")
     with threadpoolctl.threadpool_limits(2):
         launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=tmp_path / "out")

@@ -11,9 +11,13 @@ from minibutter.nn.kernels import tiling
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.provenance import read_provenance
+from minibutter.store.schema import columns_of_kind
 from minibutter.sweeps.spec import RunSpec, Sweep, SweepError
 
 IRIS = {"dataset": "iris", "size": 100, "depth": 3, "epochs": 3, "batch_size": 16}
+
+
+COMPUTED = columns_of_kind(store.RUNS_SCHEMA, "computed")
 
 
 def plan(**changes):
@@ -111,9 +115,12 @@ def test_energy_is_a_number_with_a_source_or_null_with_a_reason():
         assert energy is None or energy > 0
 
 
-def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(tmp_path):
-    """A powercap tree in a folder, whose package draws 5 J between any two looks at the clock."""
-    zone = tmp_path / "intel-rapl:0"
+def ticking_meter(folder, **options):
+    """Of a powercap tree in a folder, whose package draws 5 J between any two looks at the clock.
+
+    A look is a second.
+    """
+    zone = folder / "intel-rapl:0"
     zone.mkdir()
     (zone / "name").write_text("package-0\n")
     (zone / "max_energy_range_uj").write_text("262143328850\n")
@@ -126,7 +133,11 @@ def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(tmp_path):
         energy_uj.write_text(f"{look * 5_000_000}\n")
         return float(look)
 
-    with open_meter(tmp_path, clock=clock) as meter:
+    return open_meter(folder, clock=clock, **options)
+
+
+def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(tmp_path):
+    with ticking_meter(tmp_path) as meter:
         result = runs.execute(plan(), 0, meter=meter, provenance=read_provenance(), sweep="test")
     assert result.epochs["energy_j"] == [5.0, 5.0, 5.0]
     # One look before the first epoch, two for each of three epochs, one at the end.
@@ -134,6 +145,143 @@ def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(tmp_path):
     assert result.run["energy_source"] == "powercap:package"
     assert set(result.epochs["energy_quality"]) == {"measured"}
     assert set(result.epochs["energy_reason"]) == {None}
+
+
+def execute_group(experiment, repetitions, meter=None, **options):
+    with meter or open_meter() as meter:
+        return runs.execute_group(
+            experiment,
+            repetitions,
+            meter=meter,
+            provenance=read_provenance(),
+            sweep="test",
+            **options,
+        )
+
+
+def bits(result):
+    """All that may not differ between two executions of a run, floats as their bytes."""
+    computed = {name: result.run[name] for name in COMPUTED}
+    return computed, {
+        name: column if isinstance(column, list) else column.tobytes()
+        for name, column in result.epochs.items()
+        if name not in store.MEASURED_EPOCH_COLUMNS
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_repetitions_that_are_trained_together_have_the_bits_of_single_runs(dtype):
+    experiment = plan(dtype=dtype, label_noise=0.2, l2=1e-3, evaluate_train=True)
+    wanted = [4, 0, 7]
+    together = execute_group(experiment, wanted)
+    for repetition, result in zip(wanted, together, strict=True):
+        assert bits(result) == bits(execute(experiment, repetition))
+        assert (result.run["repetition"], result.run["lanes"]) == (repetition, 3)
+    assert bits(together[0]) != bits(together[1])
+    assert execute(experiment).run["lanes"] == 1
+
+
+def test_more_repetitions_than_lanes_and_other_rungs_are_trained_one_by_one():
+    for experiment, n in ((plan(epochs=1), 17), (plan(epochs=1, kernel="blocked"), 2)):
+        results = execute_group(experiment, range(n))
+        assert [result.run["repetition"] for result in results] == list(range(n))
+        assert {result.run["lanes"] for result in results} == {1}
+        assert {result.run["status"] for result in results} == {"completed"}
+
+
+def test_repetitions_of_which_only_some_have_binary_targets_are_trained_one_by_one(tmp_path):
+    """Only one row has a target between 0 and 1, and it is a test row of some repetitions only."""
+    path = tmp_path / "nearly.csv"
+    rows = [f"{i},{i % 2}" for i in range(30)] + ["31,0.5"]
+    path.write_text("a,y\n" + "\n".join(rows) + "\n")
+    experiment = plan(dataset=str(path), target="y", task="regression", batch_size=8, epochs=1)
+    results = execute_group(experiment, range(8))
+    assert {result.run["lanes"] for result in results} == {1}
+    assert [bits(result) for result in results] == [
+        bits(execute(experiment, repetition)) for repetition in range(8)
+    ]
+
+
+def test_a_repetition_that_cannot_be_prepared_fails_alone(monkeypatch):
+    prepare = runs._prepare
+
+    def exhaust(experiment, repetition, dataset):
+        if repetition == 1:
+            raise MemoryError("Unable to allocate 3.00 TiB")
+        return prepare(experiment, repetition, dataset)
+
+    monkeypatch.setattr(runs, "_prepare", exhaust)
+    results = execute_group(plan(), range(3))
+    assert [result.run["status"] for result in results] == ["completed", "failed", "completed"]
+    assert [result.run["lanes"] for result in results] == [2, None, 2]
+    assert [bits(results[2])] == [bits(execute(plan(), 2))]
+
+
+def test_a_group_that_wants_too_much_memory_is_trained_one_by_one(monkeypatch):
+    class Small(runs.TrainingGroup):
+        def __init__(self, network, starts, *arguments, **options):
+            if len(starts) > 1:
+                raise MemoryError
+            super().__init__(network, starts, *arguments, **options)
+
+    monkeypatch.setattr(runs, "TrainingGroup", Small)
+    results = execute_group(plan(), range(3))
+    assert [(r.run["status"], r.run["lanes"]) for r in results] == [("completed", 1)] * 3
+
+
+def test_a_repetition_that_stops_leaves_its_group_and_the_others_go_on(monkeypatch):
+    """The penalty multiplies weights by -3 in every step: the larger the first, the sooner inf."""
+    prepare = runs._prepare
+
+    def enlarge(experiment, repetition, dataset):
+        start = prepare(experiment, repetition, dataset)
+        start.parameters[:] *= 10 ** (5 * repetition)
+        return start
+
+    monkeypatch.setattr(runs, "_prepare", enlarge)
+    wild = {"optimizer": "sgd", "learning_rate": 1e-20, "l2": 2e20, "batch_size": 120}
+    experiment = plan(**wild, epochs=20, on_divergence="stop")
+    together = execute_group(experiment, range(3))
+    completed = [result.run["epochs_completed"] for result in together]
+    assert completed[0] == 20 > completed[1] > completed[2] > 1
+    assert [r.run["status"] for r in together] == ["completed", "stopped", "stopped"]
+    assert together[1].run["diverged_epoch"] == completed[1]
+    assert together[2].run["duration_s"] < together[0].run["duration_s"]
+    for repetition, result in enumerate(together):
+        assert len(result.epochs["epoch"]) == result.run["epochs_completed"]
+        assert bits(result) == bits(execute(experiment, repetition))
+
+
+def test_a_group_ends_when_all_of_it_has_stopped():
+    wild = {"optimizer": "sgd", "learning_rate": 1e19, "l2": 1.0, "epochs": 100}
+    seen = []
+    execute_group(
+        plan(**wild, on_divergence="stop"),
+        range(4),
+        on_epoch=lambda epoch, row: seen.append((epoch, row.is_finite)),
+    )
+    assert len(seen) < 100
+    assert not seen[-1][1]
+
+
+def test_durations_and_energies_of_a_group_are_shared_equally(tmp_path):
+    with ticking_meter(tmp_path) as meter:
+        alone = runs.execute(plan(), 0, meter=meter, provenance=read_provenance(), sweep="test")
+        together = execute_group(plan(), range(4), meter)
+    for result in together:
+        assert (result.epochs["energy_j"]) == [5.0 / 4] * 3
+        assert result.run["energy_j"] == alone.run["energy_j"] / 4
+        assert result.run["energy_quality"] == "measured_divided"
+        assert set(result.epochs["energy_quality"]) == {"measured_divided"}
+        assert result.run["duration_s"] >= result.epochs["duration_s"].sum() > 0
+    assert len({result.run["duration_s"] for result in together}) == 1
+    assert alone.run["energy_quality"] == "measured"
+
+
+def test_a_share_of_shared_packages_stays_marked_as_shared(tmp_path):
+    with ticking_meter(tmp_path, shared=True) as meter:
+        (result, _) = execute_group(plan(), range(2), meter)
+    assert result.run["energy_quality"] == "measured_shared"
 
 
 TILING = {"tile_rows": 4, "tile_columns": 32, "block_rows": 48, "block_depth": 64}

@@ -17,6 +17,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Out = Annotated[Path | None, typer.Option(help="Directory of the results (default: results/NAME).")]
 SweepSource = Annotated[str, typer.Argument(help="TOML file, or a name from the catalogue.")]
 Results = Annotated[Path, typer.Argument(help="Directory that a sweep wrote.")]
+Lanes = Annotated[
+    str,
+    typer.Option(
+        help="Repetitions to train together: 1 to 16, or auto, which packs where it pays."
+    ),
+]
 Target = Annotated[str | None, typer.Option(help="Target column of a local file.")]
 Task = Annotated[str | None, typer.Option(help="regression or classification, for a local file.")]
 

@@ -18,13 +18,19 @@ from minibutter.sweeps.spec import RunSpec, Sweep, SweepError, explain
 
 
 def run_and_show(
-    read_sweep: Callable[[], Sweep], out: Path | None, data_dir: Path | None, as_json: bool
+    read_sweep: Callable[[], Sweep],
+    out: Path | None,
+    data_dir: Path | None,
+    lanes: str,
+    as_json: bool,
 ) -> None:
     """Do what is missing of a sweep, show how it goes, and end with its exit code."""
     for_people = Bar if sys.stdout.isatty() else launch.PlainReporter
     reporter = Silent() if as_json else for_people()
     try:
-        outcome = launch.run_sweep(read_sweep, reporter=reporter, out=out, data_dir=data_dir)
+        outcome = launch.run_sweep(
+            read_sweep, reporter=reporter, out=out, data_dir=data_dir, lanes=lanes
+        )
     except KeyboardInterrupt:
         print(launch.INTERRUPTED, file=sys.stderr)
         raise typer.Exit(launch.EXIT_INTERRUPTED) from None

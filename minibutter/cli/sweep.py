@@ -1,6 +1,6 @@
 """`minibutter sweep`: run, plan and list sweeps."""
 
-from minibutter.cli.options import DataDir, Json, Out, SweepSource
+from minibutter.cli.options import DataDir, Json, Lanes, Out, SweepSource
 from minibutter.sweeps import QUICKSTART
 
 
@@ -8,6 +8,7 @@ def run(
     sweep: SweepSource = QUICKSTART,
     out: Out = None,
     data_dir: DataDir = None,
+    lanes: Lanes = "auto",
     as_json: Json = False,
 ) -> None:
     """Do all runs of a sweep that are not done yet; `mpirun -n N` spreads them over ranks."""
@@ -15,7 +16,7 @@ def run(
     from minibutter.runs import CHECKS
     from minibutter.sweeps.spec import load_sweep
 
-    run_and_show(lambda: load_sweep(sweep, CHECKS), out, data_dir, as_json)
+    run_and_show(lambda: load_sweep(sweep, CHECKS), out, data_dir, lanes, as_json)
 
 
 def plan(

@@ -49,7 +49,7 @@ class Bar:
             transient=True,
         )
         self._n_runs = len(job.pending)
-        self._total = sum(job.work(key) for key, _ in job.pending)
+        self._total = job.total_work
         self._task = self._bar.add_task("", total=self._total or 1, runs="0", left="?")
         self._bar.start()
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from minibutter.cli.options import DataDir, Json, Out, Target, Task
+from minibutter.cli.options import DataDir, Json, Lanes, Out, Target, Task
 
 
 def train(
@@ -52,6 +52,7 @@ def train(
     task: Task = None,
     out: Out = None,
     data_dir: DataDir = None,
+    lanes: Lanes = "auto",
     as_json: Json = False,
 ) -> None:
     """Train one network, several times, and keep its ten metrics of every epoch.
@@ -61,4 +62,6 @@ def train(
     asked = dict(locals())
     from minibutter.cli.running import run_and_show, single_experiment
 
-    run_and_show(lambda: single_experiment(asked, repetitions, data_dir), out, data_dir, as_json)
+    run_and_show(
+        lambda: single_experiment(asked, repetitions, data_dir), out, data_dir, lanes, as_json
+    )

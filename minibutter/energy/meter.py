@@ -10,7 +10,7 @@ inside the number; `shared` marks it, and attribution is not done here.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,10 +34,21 @@ class Energy:
     """The counters read, for example `powercap:package+dram`; None where energy_j is."""
 
     quality: str
-    """`measured`, `measured_shared` (other ranks use the packages, too) or `unavailable`."""
+    """`measured`, `measured_divided` (an equal share of a measured group), `measured_shared` (other
+    ranks use the packages, too) or `unavailable`."""
 
     reason: str | None
     """Why energy_j is None; None where it is not."""
+
+    def divided(self, parts: int) -> "Energy":
+        """An equal share: of one of several repetitions that were trained together.
+
+        The shares add up to what was measured, but no counter has told them apart.
+        """
+        if parts == 1 or self.energy_j is None:
+            return self
+        quality = "measured_divided" if self.quality == "measured" else self.quality
+        return replace(self, energy_j=self.energy_j / parts, quality=quality)
 
 
 @dataclass(frozen=True)

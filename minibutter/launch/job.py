@@ -1,15 +1,37 @@
 """What is to do: rank 0 reads the sweep, looks for what is done, and lists what is missing."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 import minibutter
 from minibutter import datasets, runs, store
+from minibutter.nn import cost
+from minibutter.nn.kernels.layout import lanes_of
+from minibutter.nn.network import DTYPES
 from minibutter.runs import Experiment
 from minibutter.sweeps import identity
 from minibutter.sweeps.spec import Sweep, SweepError
 
-_EPOCH_OVERHEAD_FLOPS = 1e6  # what an epoch costs however small the network is
+_EPOCH_US = 50.0
+"""What an epoch costs however small the network is, in microseconds of a rank."""
+
+MAX_STACKED_BYTES = 2**30
+"""A group has a copy of the data set for every repetition; more than this is not packed unasked."""
+
+
+AUTO = "auto"
+MAX_LANES = max(lanes_of(dtype) for dtype in DTYPES)
+
+
+class Group(NamedTuple):
+    """Repetitions of one experiment that a rank trains together, usually one."""
+
+    experiment_id: str
+    repetitions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -21,7 +43,7 @@ class Job:
     name : of the sweep.
     out : directory of the results.
     experiments : by id.
-    pending : (experiment id, repetition) of the runs to do, largest first.
+    groups : the runs to do, those that take longest first.
     n_done : runs that stood in the directory already.
     notes : what was found and mended in the directory.
     """
@@ -29,27 +51,60 @@ class Job:
     name: str
     out: Path
     experiments: dict[str, Experiment]
-    pending: tuple[tuple[str, int], ...]
+    groups: tuple[Group, ...]
     n_done: int
     notes: tuple[str, ...]
 
-    def work(self, experiment: str, n_epochs: int | None = None) -> float:
-        """Predicted cost of a run, or of its first epochs, in flops; unreachable ones are free."""
-        planned = self.experiments[experiment]
+    @property
+    def pending(self) -> tuple[tuple[str, int], ...]:
+        """(experiment id, repetition) of the runs to do."""
+        return tuple((group.experiment_id, r) for group in self.groups for r in group.repetitions)
+
+    @property
+    def total_work(self) -> float:
+        """Predicted cost of all that is to do, in microseconds of one rank."""
+        return sum(self.work(group) for group in self.groups)
+
+    def work(self, group: Group, n_epochs: int | None = None) -> float:
+        """Predicted cost of a group, or of its first epochs, in microseconds of a rank.
+
+        What cannot be run is free.
+        """
+        planned = self.experiments[group.experiment_id]
         if planned.problem is not None:
             return 0.0
+        batch_size = min(planned.spec.batch_size, planned.n_train)
+        step_us = cost.step_us(planned.network, batch_size, len(group.repetitions))
+        # A forward pass is a third of a step.
+        n_steps = planned.n_train / batch_size + planned.n_test / batch_size / 3
         epochs = planned.spec.epochs if n_epochs is None else n_epochs
-        return epochs * (planned.flops_per_epoch + _EPOCH_OVERHEAD_FLOPS)
+        return epochs * (_EPOCH_US + n_steps * step_us)
 
 
-def prepare_job(sweep: Sweep, out: Path | None, data_dir: Path | None) -> Job:
+def prepare_job(
+    sweep: Sweep,
+    out: Path | None,
+    data_dir: Path | None,
+    n_ranks: int = 1,
+    lanes: int | str = AUTO,
+) -> Job:
     """Decide what is to do: plan, make sure that the data are there, look for finished runs.
+
+    Parameters
+    ----------
+    sweep : what is asked for.
+    out : directory of the results; `results/NAME` by default.
+    data_dir : where local data sets lie.
+    n_ranks : ranks that will do it.
+    lanes : repetitions to train together where they can be packed, 1 to 16, or "auto": where the
+        estimate of `nn.cost` says that it pays.
 
     Raises
     ------
     SweepError, DatasetError, StoreError
-        If the sweep, its data or its directory cannot be used.
+        If the sweep, its data or its directory cannot be used, or `lanes` mean nothing.
     """
+    lanes = _read_lanes(lanes)
     out = Path("results") / sweep.name if out is None else out
     for reference in dict.fromkeys(spec.dataset for spec, _ in sweep.experiments):
         datasets.ensure_available(reference, data_dir=data_dir)
@@ -65,19 +120,66 @@ def prepare_job(sweep: Sweep, out: Path | None, data_dir: Path | None) -> Job:
     notes = store.open_directory(out, sweep.name, requested, document)
     notes += store.recover(out)
     finished, _ = store.finished_runs(out)
-    wanted = [(key, repetition) for key, count in requested.items() for repetition in range(count)]
-    pending = [pair for pair in wanted if not _is_done(experiments[pair[0]], pair[1], finished)]
+    pending = {
+        key: [r for r in range(count) if not _is_done(experiments[key], r, finished)]
+        for key, count in requested.items()
+    }
     job = Job(
         name=sweep.name,
         out=out,
         experiments=experiments,
-        pending=(),
-        n_done=len(wanted) - len(pending),
+        groups=tuple(Group(key, (r,)) for key, missing in pending.items() for r in missing),
+        n_done=sum(requested.values()) - sum(map(len, pending.values())),
         notes=tuple(notes),
     )
-    # Python's sort is stable: runs of equal cost keep the order of the file.
-    pending.sort(key=lambda pair: job.work(pair[0]), reverse=True)
-    return replace(job, pending=tuple(pending))
+    groups = _pack(job, pending, n_ranks, lanes)
+    # Python's sort is stable: groups of equal cost keep the order of the file.
+    return replace(job, groups=tuple(sorted(groups, key=job.work, reverse=True)))
+
+
+def _read_lanes(lanes: int | str) -> int | None:
+    """A number of lanes; None for "auto"."""
+    if lanes == AUTO:
+        return None
+    if str(lanes).isdecimal() and 1 <= int(lanes) <= MAX_LANES:
+        return int(lanes)
+    raise SweepError(
+        f"lanes = {lanes!r}: must be {AUTO} or a whole number from 1, which packs nothing, to "
+        f"{MAX_LANES}"
+    )
+
+
+def _pack(job: Job, pending: dict[str, list[int]], n_ranks: int, lanes: int | None) -> list[Group]:
+    """Groups of the missing repetitions of every experiment.
+
+    Only as many ranks are kept busy with one experiment as its part of the work is worth: the
+    others have other experiments to train.
+    """
+    total = job.total_work
+    groups = []
+    for key, missing in pending.items():
+        experiment = job.experiments[key]
+        alone = sum(job.work(Group(key, (repetition,))) for repetition in missing)
+        ranks = math.ceil(n_ranks * alone / total - 1e-9) if total else 1
+        size = _group_size(experiment, len(missing), max(ranks, 1), lanes)
+        groups += [
+            Group(key, tuple(missing[start : start + size]))
+            for start in range(0, len(missing), size)
+        ]
+    return groups
+
+
+def _group_size(experiment: Experiment, n_pending: int, n_ranks: int, lanes: int | None) -> int:
+    if experiment.problem is not None:
+        return 1
+    network = experiment.network
+    if lanes is not None:
+        return min(lanes, cost.max_group_size(network))
+    row_bytes = (network.n_inputs + network.n_outputs) * np.dtype(network.dtype).itemsize
+    affordable = MAX_STACKED_BYTES // (row_bytes * (experiment.n_train + experiment.n_test))
+    batch_size = min(experiment.spec.batch_size, experiment.n_train)
+    size = cost.choose_group_size(network, batch_size, n_pending, n_ranks)
+    return max(min(size, affordable), 1)
 
 
 def _is_done(experiment: Experiment, repetition: int, finished: dict[str, str]) -> bool:

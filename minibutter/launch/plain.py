@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from minibutter import report, runs
-from minibutter.launch.job import Job
+from minibutter.launch.job import AUTO, MAX_LANES, Job
 from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
 from minibutter.launch.sweep import EXIT_DONE, EXIT_REFUSED, Outcome, run_sweep
 from minibutter.sweeps import QUICKSTART
@@ -17,8 +17,7 @@ class PlainReporter:
     """Lines for a log: a batch system, a pipe, mpirun. The pauses between lines grow."""
 
     def begin(self, job: Job, n_ranks: int) -> None:
-        self._job = job
-        self._total = sum(job.work(key) for key, _ in job.pending)
+        self._total, self._n_runs = job.total_work, len(job.pending)
         self._next_line_s = 2.0
         for line in opening_lines(job, n_ranks):
             _say(line)
@@ -32,7 +31,7 @@ class PlainReporter:
         left = report.duration_text(remaining_s(done, self._total, elapsed_s))
         _say(
             f"[{report.duration_text(elapsed_s):>11}] "
-            f"{sum(progress.n_runs for progress in ranks)}/{len(self._job.pending)} runs  "
+            f"{sum(progress.n_runs for progress in ranks)}/{self._n_runs} runs  "
             f"{done / (self._total or 1):4.0%}  {left} left  {current}"
         )
 
@@ -99,10 +98,10 @@ def _say(line: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`mpirun -n N python mpi_run.py [SWEEP] [--out DIR] [--data-dir DIR]`; returns the exit code.
+    """`mpirun -n N python mpi_run.py [SWEEP] [--out DIR] [--data-dir DIR] [--lanes N]`.
 
-    0: all runs done; 2: the sweep was refused; 3: done, but some runs failed. A bug ends all ranks
-    with 1 and the traceback of the rank that it struck.
+    Returns the exit code. 0: all runs done; 2: the sweep was refused; 3: done, but some runs
+    failed. A bug ends all ranks with 1 and the traceback of the rank that it struck.
     """
     parser = argparse.ArgumentParser(
         prog="mpi_run.py", description="Train a sweep on all ranks; rerunning it continues it."
@@ -115,6 +114,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="directory of the results (results/NAME)")
     parser.add_argument("--data-dir", type=Path, help="folder of local .tsv.gz data sets")
+    parser.add_argument(
+        "--lanes",
+        default=AUTO,
+        help=f"repetitions to train together: 1 to {MAX_LANES}, or {AUTO}, which packs where it "
+        "pays (default)",
+    )
     options = parser.parse_args(arguments)
     try:
         outcome = run_sweep(
@@ -122,6 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
             reporter=PlainReporter(),
             out=options.out,
             data_dir=options.data_dir,
+            lanes=options.lanes,
         )
     except LaunchRefused as refusal:
         if str(refusal):

@@ -1,7 +1,7 @@
 """Doing a sweep: every rank trains its share, rank 0 watches, sums up and says how it ended."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from minibutter import runs, store
 from minibutter.datasets import DatasetError
 from minibutter.energy import open_meter
-from minibutter.launch.job import Job, prepare_job
+from minibutter.launch.job import AUTO, Group, Job, prepare_job
 from minibutter.launch.ranks import NAP_S, Alone, LaunchRefused, Progress, Team, find_ranks
 from minibutter.nn.training import EpochRow, compile_kernels
 from minibutter.provenance import read_provenance
@@ -73,6 +73,7 @@ def run_sweep(
     reporter: Reporter,
     out: Path | None = None,
     data_dir: Path | None = None,
+    lanes: int | str = AUTO,
 ) -> Outcome | None:
     """Do what is missing of a sweep, on all ranks of this launch.
 
@@ -82,6 +83,7 @@ def run_sweep(
     reporter : called on rank 0 only.
     out : directory of the results; `results/NAME` by default.
     data_dir : where local data sets lie.
+    lanes : repetitions to train together, see `prepare_job`; cannot change a number.
 
     Returns
     -------
@@ -94,7 +96,7 @@ def run_sweep(
     """
     ranks = find_ranks()
     try:
-        return _run_sweep(ranks, read_sweep, reporter, out, data_dir)
+        return _run_sweep(ranks, read_sweep, reporter, out, data_dir, lanes)
     except LaunchRefused:
         raise
     except BaseException as cause:
@@ -108,12 +110,13 @@ def _run_sweep(
     reporter: Reporter,
     out: Path | None,
     data_dir: Path | None,
+    lanes: int | str,
 ) -> Outcome | None:
     started_s = time.perf_counter()
     decision: Job | LaunchRefused | None = None
     if ranks.rank == 0:
         try:
-            decision = prepare_job(read_sweep(), out, data_dir)
+            decision = prepare_job(read_sweep(), out, data_dir, ranks.size, lanes)
         except (SweepError, DatasetError, store.StoreError) as error:
             decision = LaunchRefused(str(error))
     job = ranks.broadcast(decision)
@@ -134,7 +137,7 @@ def _run_sweep(
 
     if ranks.rank == 0:
         reporter.begin(job, ranks.size)
-    for dtype in sorted({job.experiments[key].spec.dtype for key, _ in job.pending}):
+    for dtype in sorted({job.experiments[group.experiment_id].spec.dtype for group in job.groups}):
         compile_kernels(dtype)
     training_since_s = time.perf_counter()
     own = _work_through(job, ranks, data_dir, look_around)
@@ -177,28 +180,28 @@ class _Tracker:
         self._finished_work = 0.0
         self._last_s = time.perf_counter()
 
-    def on_epoch(self, key: str, repetition: int, epoch: int, row: EpochRow) -> None:
-        """An epoch of a run is over; `row` holds its metrics, the loss first."""
+    def on_epoch(self, group: Group, epoch: int, row: EpochRow) -> None:
+        """An epoch of a group is over; `row` holds the metrics of one run, the loss first."""
         now_s = time.perf_counter()
         if now_s - self._last_s < _SNAPSHOT_INTERVAL_S:
             return
         self._last_s = now_s
-        experiment = self._job.experiments[key]
-        self.progress.work = self._finished_work + self._job.work(key, epoch)
+        experiment = self._job.experiments[group.experiment_id]
+        self.progress.work = self._finished_work + self._job.work(group, epoch)
         self.progress.current = (
-            f"{experiment.title} #{repetition} epoch {epoch}/{experiment.spec.epochs} "
-            f"test loss {row.test[0]:.4f}"
+            f"{experiment.title} #{_span(group.repetitions)} "
+            f"epoch {epoch}/{experiment.spec.epochs} test loss {row.test[0]:.4f}"
         )
         self._writer.flush_if_due()
         self._pass_on(self.progress)
 
-    def on_run(self, key: str, result: RunResult) -> None:
-        """A run is over, one way or another."""
-        self._finished_work += self._job.work(key)
+    def on_group(self, group: Group, results: list[RunResult]) -> None:
+        """The runs of a group are over, one way or another."""
+        self._finished_work += self._job.work(group)
         self.progress.work = self._finished_work
-        self.progress.n_runs += 1
-        self.progress.n_failed += result.run["status"] == "failed"
-        self.progress.n_diverged += bool(result.run["diverged"])
+        self.progress.n_runs += len(results)
+        self.progress.n_failed += sum(result.run["status"] == "failed" for result in results)
+        self.progress.n_diverged += sum(bool(result.run["diverged"]) for result in results)
 
     def on_end(self) -> None:
         """All runs of the rank are over and stored."""
@@ -206,11 +209,19 @@ class _Tracker:
         self._pass_on(self.progress)
 
 
+def _span(repetitions: Sequence[int]) -> str:
+    """Numbers of repetitions for people: 4, 0-15, or 0,3,7 where some are missing."""
+    first, last = repetitions[0], repetitions[-1]
+    if len(repetitions) > 1 and last - first == len(repetitions) - 1:
+        return f"{first}-{last}"
+    return ",".join(map(str, repetitions))
+
+
 def _work_through(
     job: Job, ranks: Alone | Team, data_dir: Path | None, pass_on: Callable[[Progress], None]
 ) -> Progress:
-    """Train this rank's share of the runs, one after the other."""
-    share = job.pending[ranks.rank :: ranks.size]
+    """Train this rank's share of the groups, one after the other."""
+    share = job.groups[ranks.rank :: ranks.size]
     with (
         # One rank is one core; BLAS is loaded by now, with the kernels.
         threadpool_limits(1),
@@ -218,19 +229,20 @@ def _work_through(
         open_meter(shared=ranks.node_size > 1) as meter,
     ):
         tracker = _Tracker(job, ranks.rank, writer, pass_on)
-        for key, repetition in share:
-            result = runs.execute(
-                job.experiments[key],
-                repetition,
+        for group in share:
+            results = runs.execute_group(
+                job.experiments[group.experiment_id],
+                group.repetitions,
                 meter=meter,
                 provenance=read_provenance(),
                 sweep=job.name,
                 data_dir=data_dir,
                 rank=ranks.rank,
                 n_ranks=ranks.size,
-                on_epoch=partial(tracker.on_epoch, key, repetition),
+                on_epoch=partial(tracker.on_epoch, group),
             )
-            writer.add(result.run, result.epochs)
-            tracker.on_run(key, result)
+            for result in results:
+                writer.add(result.run, result.epochs)
+            tracker.on_group(group, results)
     tracker.on_end()
     return tracker.progress

@@ -36,8 +36,9 @@ METRICS = (
 STATUSES = ("failed", "stopped", "completed")
 """Outcomes of a run, the one that says least first; a table keeps the best of two entries."""
 
-ENERGY_QUALITIES = ("unavailable", "measured_shared", "measured")
-"""What an energy is worth, the weakest first; `measured_shared` includes work of other ranks."""
+ENERGY_QUALITIES = ("unavailable", "measured_shared", "measured_divided", "measured")
+"""What an energy is worth, the weakest first; `measured_shared` includes work of other ranks,
+`measured_divided` is an equal share of the energy of repetitions that were trained together."""
 
 TILING_SIZES = {
     "tile_rows": "rows of the register tile",
@@ -78,7 +79,7 @@ def _metrics(prefix: str, where: str) -> list[pa.Field]:
 
 def _energy(of: str) -> list[pa.Field]:
     return [
-        _or_null(_measured("energy_j", FLOAT64, f"energy of processor and memory over {of}", "J")),
+        _or_null(_measured("energy_j", FLOAT64, f"energy of processor and memory {of}", "J")),
         _or_null(_measured("energy_source", TEXT, "the counters that energy_j was read from")),
         _measured("energy_quality", TEXT, f"one of {', '.join(ENERGY_QUALITIES)}"),
         _or_null(_measured("energy_reason", TEXT, "why energy_j is null")),
@@ -96,8 +97,8 @@ EPOCHS_SCHEMA = pa.schema(
         *_metrics("test", "over the test rows, after the epoch"),
         _computed("test_penalty", FLOAT32, "l1 and l2 penalty after the epoch, not in the loss"),
         *map(_or_null, _metrics("trained", "over the training rows, after the epoch, if asked")),
-        _measured("duration_s", FLOAT64, "wall-clock time of the epoch", "s"),
-        *_energy("the epoch"),
+        _measured("duration_s", FLOAT64, "wall-clock time of the epoch, divided by lanes", "s"),
+        *_energy("over the epoch, divided by lanes"),
     ],
     metadata=_FILE_METADATA,
 )
@@ -157,9 +158,14 @@ _OUTCOME = [
     _computed("epochs_completed", INT32, "rows of the run in the table of epochs"),
     _or_null(_provenance("error", TEXT, "why the run failed")),
     _or_null(
-        _measured("duration_s", FLOAT64, "wall-clock time from the first epoch to the last", "s")
+        _measured(
+            "duration_s",
+            FLOAT64,
+            "wall-clock time from the first epoch to the last, divided by lanes",
+            "s",
+        )
     ),
-    *map(_or_null, _energy("all epochs")),
+    *map(_or_null, _energy("over all epochs, divided by lanes")),
 ]
 
 _ORIGIN = [
@@ -179,6 +185,7 @@ _ORIGIN = [
     _provenance("llvmlite_version", TEXT, "version of llvmlite"),
     _or_null(_provenance("data_source", TEXT, "where the data came from")),
     _or_null(_provenance("data_sha256", TEXT, "SHA-256 of the data as fetched")),
+    _or_null(_provenance("lanes", INT32, "repetitions that were trained together; 1: alone")),
     _provenance("rank", INT32, "MPI rank that did the run"),
     _provenance("n_ranks", INT32, "MPI ranks of the job"),
     _provenance("schema_version", INT32, "version of these columns"),

@@ -24,6 +24,19 @@ def test_one_two_three_ranks_and_no_mpi_give_the_same_bits(launcher, sweep_file)
         pd.testing.assert_frame_equal(tables[n_ranks], tables[None], check_exact=True)
 
 
+def test_lanes_change_no_bit_on_any_number_of_ranks(launcher, sweep_file):
+    tables = {}
+    for lanes, n_ranks, n_packed in ((1, 2, {1}), (2, 3, {1, 2}), (16, None, {3})):
+        out = launcher.folder / f"lanes-{lanes}"
+        arguments = (launcher.mpi_run, sweep_file, "--out", out, "--lanes", lanes)
+        done = launcher.run(n_ranks, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert set(pd.read_parquet(out / "runs")["lanes"]) == n_packed
+        tables[lanes] = launcher.epochs_as_bits(out)
+    for lanes in (2, 16):
+        pd.testing.assert_frame_equal(tables[lanes], tables[1], check_exact=True)
+
+
 def test_every_rank_does_its_share_and_says_so_in_the_runs_table(launcher, sweep_file):
     out = launcher.folder / "out"
     launcher.run(2, launcher.mpi_run, sweep_file, "--out", out)
@@ -48,7 +61,7 @@ def test_a_killed_job_started_again_finishes_with_the_same_rows(launcher, sweep_
     assert launcher.run(2, launcher.mpi_run, sweep_file, "--out", undisturbed).returncode == 0
     script = launcher.scripts / "prompt_shards.py"
     for shards_before_the_kill in (1, 5):
-        job = launcher.start(2, script, sweep_file, "--out", killed)
+        job = launcher.start(2, script, sweep_file, "--lanes", 1, "--out", killed)
         deadline_s = time.monotonic() + 120
         while len(list(killed.glob("runs/*.parquet"))) < shards_before_the_kill:
             assert time.monotonic() < deadline_s, "the job closed no shard in two minutes"
@@ -65,6 +78,25 @@ def test_a_killed_job_started_again_finishes_with_the_same_rows(launcher, sweep_
         launcher.epochs_as_bits(killed), launcher.epochs_as_bits(undisturbed), check_exact=True
     )
     assert pd.read_parquet(killed / "runs")["run_id"].is_unique
+
+
+def test_a_job_killed_within_a_group_finishes_with_the_same_rows(launcher, sweep_file):
+    undisturbed, killed = launcher.folder / "undisturbed", launcher.folder / "killed"
+    arguments = (sweep_file, "--lanes", 1, "--out", undisturbed)
+    assert launcher.run(2, launcher.mpi_run, *arguments).returncode == 0
+    script = launcher.scripts / "killed_in_a_group.py"
+    job = launcher.run(1, script, sweep_file, "--lanes", 2, "--out", killed)
+    assert job.returncode != 0
+    # Each experiment has three repetitions: 0 and 1 are a group, 2 is left alone.
+    assert sorted(pd.read_parquet(killed / "runs")["repetition"]) == [0, 1]
+    again = launcher.run(2, launcher.mpi_run, sweep_file, "--lanes", 16, "--out", killed)
+    assert again.returncode == 0, again.stderr
+    assert "2 already done" in again.stdout
+    pd.testing.assert_frame_equal(
+        launcher.epochs_as_bits(killed), launcher.epochs_as_bits(undisturbed), check_exact=True
+    )
+    lanes = pd.read_parquet(killed / "runs")["lanes"]
+    assert sorted(lanes) == [1] + [2] * 2 + [3] * 9
 
 
 def test_ctrl_c_ends_all_ranks_with_one_line_and_the_job_goes_on_later(launcher, sweep_file):

@@ -74,6 +74,7 @@ def make_run():
             "llvmlite_version": "0.44",
             "data_source": "scikit-learn",
             "data_sha256": None,
+            "lanes": 1,
             "rank": 0,
             "n_ranks": 1,
             "schema_version": SCHEMA_VERSION,
