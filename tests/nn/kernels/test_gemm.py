@@ -403,23 +403,27 @@ def draw_lanes(seed, m, depth, blocks, dtype):
 @EVERY_DTYPE
 @pytest.mark.parametrize(
     ("m", "depth", "blocks"),
-    [(1, 1, 1), (1, 7, 3), (5, 3, 1), (7, 13, 17), (16, 16, 4), (13, 2, 9)],
+    [(1, 1, 1), (1, 7, 3), (5, 3, 1), (7, 13, 17), (16, 16, 4), (13, 2, 9), (3, 71, 2)],
 )
 def test_every_lane_has_the_bits_of_its_own_product(m, depth, blocks, dtype, epilogue):
-    lanes = lanes_of(dtype)
     drawn = draw_lanes(10, m, depth, blocks, dtype)
-    plan = plan_for("tiled", dtype, m, depth, blocks)
-    multiply_lanes(drawn.c, drawn.a, drawn.b, plan, epilogue, drawn.gate)
-    for lane in range(lanes):
-        # In a run of its own this lane's blocks are the rows of the batch.
-        rows = np.ascontiguousarray(drawn.b[:, :depth, lane])
-        gate = to_blocks(np.ascontiguousarray(drawn.gate[:, :, lane]))
-        alone = np.full((count_blocks(blocks, dtype), m + 1, lanes), NAN, dtype)
-        a = np.ascontiguousarray(drawn.a[:, :, lane])
-        multiply("tiled", alone, a, to_blocks(rows), plan, epilogue, gate)
-        np.testing.assert_array_equal(drawn.c[:, :m, lane], to_rows(alone, blocks, m))
-    drawn.c[:, :m] = 7
-    assert (drawn.frame == 7).all()
+    # In a run of its own a lane's blocks are the rows of the batch.
+    plan, expected = plan_for("tiled", dtype, m, depth, blocks), np.empty_like(drawn.c[:, :m])
+    for lane in range(lanes_of(dtype)):
+        a, b, gate = (
+            np.ascontiguousarray(array[..., lane])
+            for array in (drawn.a, drawn.b[:, :depth], drawn.gate)
+        )
+        c = np.full((count_blocks(blocks, dtype), m + 1, lanes_of(dtype)), NAN, dtype)
+        multiply("tiled", c, a, to_blocks(b), plan, epilogue, to_blocks(gate))
+        expected[..., lane] = to_rows(c, blocks, m)
+    for name, tiling in BLOCKINGS.items():
+        plan = plan_for("tiled", dtype, m, depth, blocks, tiling)
+        drawn.c[:, :m] = NAN
+        multiply_lanes(drawn.c, drawn.a, drawn.b, plan, epilogue, drawn.gate)
+        np.testing.assert_array_equal(drawn.c[:, :m], expected, err_msg=name)
+        drawn.c[:, :m] = 7
+        assert (drawn.frame == 7).all(), name
 
 
 @EVERY_DTYPE

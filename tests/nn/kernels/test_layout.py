@@ -50,7 +50,7 @@ def test_gathered_rows_lie_in_the_lanes_of_their_blocks(n, width, dtype):
 
 
 @EVERY_DTYPE
-@pytest.mark.parametrize("width", [1, 5, 17])
+@pytest.mark.parametrize("width", [1, 5, 7, 8, 9, 17, 33])
 def test_gathered_repetitions_lie_in_lanes_of_their_own(width, dtype):
     rng = np.random.default_rng([2, width])
     lanes, n, start = layout.lanes_of(dtype), 6, 3
@@ -58,7 +58,8 @@ def test_gathered_repetitions_lie_in_lanes_of_their_own(width, dtype):
     orders = np.array([rng.permutation(11) for _ in range(lanes)])
     blocks = layout.aligned_zeros((n + 1, width + 1, lanes), dtype)
     blocks[:] = 7
-    layout.gather_repetitions(blocks, sources, orders, start, n)
+    scratch = np.full((lanes, layout.count_blocks(width, dtype) * lanes), np.nan, dtype)
+    layout.gather_repetitions(blocks, sources, orders, start, n, scratch)
     expected = np.full_like(blocks, 7)
     for lane in range(lanes):
         expected[:n, :width, lane] = sources[lane, orders[lane, start : start + n]]
