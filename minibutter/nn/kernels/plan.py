@@ -59,6 +59,7 @@ def make_plan(
     # A rest may make a block half as large again; one larger than any product would be a waste.
     block_rows = min(tiling.block_rows * 3 // 2, most_inputs) + tiling.tile_rows
     block_depth = min(tiling.block_depth * 3 // 2, most_inputs)
+    packed_tiles = -(-block_rows // tiling.tile_rows) + 1
     plan = Plan(
         multiply=0,
         multiply_transposed=0,
@@ -69,7 +70,7 @@ def make_plan(
         block_rows=tiling.block_rows,
         block_depth=tiling.block_depth,
         block_columns=tiling.block_columns,
-        packed=aligned_zeros(block_rows * block_depth + lanes, dtype),
+        packed=aligned_zeros(block_rows * block_depth + packed_tiles * lanes, dtype),
         panels=aligned_zeros((count_blocks(widest, dtype), batch, lanes), dtype),
         edge=aligned_zeros((most_inputs, lanes), dtype),
         rows=aligned_zeros((2, most_inputs, batch) if kernel == "blas" else (2, 1, 1), dtype),

@@ -100,8 +100,8 @@ def _pack(plan, a, i_start, i_end, j_start, j_end):
     """Copy a block of A in the order in which the tiles read it.
 
     Writes: plan.packed (flat): for every tile of rows, column after column; the last tile's columns
-    are as far apart as the others', even if it has fewer rows, and a vector's worth of numbers
-    without meaning may follow. Reads: a (m, d), contiguous along rows or columns.
+    are as far apart as the others', even if it has fewer rows, and numbers without meaning follow.
+    Reads: a (m, d), contiguous along rows or columns.
 
     Whole vectors are copied where the rows of a tile do not fill them: the next column, which is
     copied later, overwrites what is too much.
@@ -113,6 +113,12 @@ def _pack(plan, a, i_start, i_end, j_start, j_end):
 
 
 @kernel
+def _packed_tile(plan, depth):
+    """Numbers from a packed tile to the next: its own, and room for what a vector has too much."""
+    return depth * plan.tile_rows + np.int64(VECTOR_BYTES // plan.packed.itemsize)
+
+
+@kernel
 def _pack_columns(plan, a, i_start, i_end, j_start, j_end):
     """`_pack` where A is contiguous along columns: each is cut into the tiles' pieces.
 
@@ -121,14 +127,14 @@ def _pack_columns(plan, a, i_start, i_end, j_start, j_end):
     rows, size = plan.tile_rows, np.int64(a.itemsize)
     side, column_stride = VECTOR_BYTES // size, np.int64(a.strides[1])
     packed = np.int64(plan.packed.ctypes.data)
-    depth = j_end - j_start
+    tile_size = _packed_tile(plan, j_end - j_start)
     for few in range(j_start, j_end, _COLUMNS_AT_ONCE):
         few_end = min(few + _COLUMNS_AT_ONCE, j_end)
         for i in range(i_start, i_end, rows):
             source = np.int64(a.ctypes.data) + i * size
             is_whole = i + (rows + side - 1) // side * side <= a.shape[0]
             for j in range(few, few_end):
-                start = (i - i_start) * depth + (j - j_start) * rows
+                start = (i - i_start) // rows * tile_size + (j - j_start) * rows
                 if is_whole:
                     for r in range(0, rows, side):
                         target = packed + (start + r) * size
@@ -145,12 +151,13 @@ def _pack_rows(plan, a, i_start, i_end, j_start, j_end):
     side, row_stride = VECTOR_BYTES // size, np.int64(a.strides[0])
     packed = np.int64(plan.packed.ctypes.data)
     depth = j_end - j_start
+    tile_size = _packed_tile(plan, depth)
     whole = depth // side * side
     for i in range(i_start, i_end, rows):
         n_rows = min(rows, i_end - i)
         source = np.int64(a.ctypes.data) + i * row_stride
         for j in range(0, whole, side):
-            start = (i - i_start) * depth + j * rows
+            start = (i - i_start) // rows * tile_size + j * rows
             # The last rows first: what they have too much lies in the next column's first rows.
             for r in range((n_rows - 1) // side * side, -1, -side):
                 transpose_square(
@@ -163,8 +170,9 @@ def _pack_rows(plan, a, i_start, i_end, j_start, j_end):
                     n_rows - r,
                 )
         for j in range(whole, depth):
+            start = (i - i_start) // rows * tile_size + j * rows
             for r in range(n_rows):
-                plan.packed[(i - i_start) * depth + j * rows + r] = a[i + r, j_start + j]
+                plan.packed[start + r] = a[i + r, j_start + j]
 
 
 @kernel
@@ -204,7 +212,7 @@ def multiply_tiled(c, a, b, plan, epilogue, gate):
                 if packs:
                     _pack(plan, a, i, i + n_rows, j, j + n_columns)
                     start = np.int64(plan.packed.ctypes.data)
-                    tile_stride = n_columns * tile_rows * size
+                    tile_stride = _packed_tile(plan, n_columns) * size
                     places = Numbers(start, tile_stride, size, tile_rows * size, n_columns, 0)
                 else:
                     start = np.int64(a.ctypes.data) + i * row_stride + j * column_stride

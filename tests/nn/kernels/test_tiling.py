@@ -54,7 +54,7 @@ def test_levels_that_linux_does_not_tell_have_the_size_of_a_usual_core(make_cach
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_default_blocks_fill_half_of_each_cache(dtype):
+def test_default_blocks_fill_three_eighths_of_each_cache(dtype):
     size, lanes = np.dtype(dtype).itemsize, lanes_of(dtype)
     caches = {1: 32 * KIB, 2: 512 * KIB, 3: 4096 * KIB}
     sizes = Tiling().resolved(dtype, caches)
@@ -63,10 +63,10 @@ def test_default_blocks_fill_half_of_each_cache(dtype):
         size * sizes.block_depth * columns
         for columns in (lanes, sizes.block_rows, sizes.block_columns)
     )
-    assert panel == 16 * KIB
+    assert panel == 12 * KIB
     # Rounded up to whole tiles.
-    assert 0 <= a_block - 256 * KIB < size * sizes.block_depth * sizes.tile_rows
-    assert 0 <= b_block - 2048 * KIB < size * sizes.block_depth * sizes.tile_columns
+    assert 0 <= a_block - 192 * KIB < size * sizes.block_depth * sizes.tile_rows
+    assert 0 <= b_block - 1536 * KIB < size * sizes.block_depth * sizes.tile_columns
     assert sizes.block_rows % sizes.tile_rows == 0
     assert sizes.block_columns % sizes.tile_columns == 0
 
