@@ -373,7 +373,8 @@ def _make_groups(
 ) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
     """One group of all repetitions or, where they cannot be packed, one of each.
 
-    Where there can be no group, not even of one repetition, its error comes in its place.
+    Where there can be no group, not even of one repetition, its error comes in its place. What has
+    entered a group is taken out of `starts`: packed data are a copy, and one is enough.
     """
     if not starts:
         return
@@ -395,7 +396,9 @@ def _make_groups(
         for repetition, start in starts.items():
             yield from _make_groups(experiment, {repetition: start})
     else:
-        yield list(starts), group
+        members = list(starts)
+        starts.clear()
+        yield members, group
 
 
 def _train(
