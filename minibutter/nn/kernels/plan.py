@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     block_columns: int  # of B in a cache block: rows of the batch, or units for `contract`
     packed: np.ndarray  # (> block_rows * block_depth,): a block of A in the order of its use
     panels: np.ndarray  # (blocks of units, batch, LANES): what `contract` transposes
-    edge: np.ndarray  # (most fan_in + 1, LANES): the last, incomplete panel of C in `contract`
+    edge: np.ndarray  # (>= most fan_in + 1, LANES): a panel of C, or all of Cᵀ, in `contract`
     rows: np.ndarray  # (2, most units, batch) for blas, else (2, 1, 1)
 
 
@@ -54,7 +54,7 @@ def make_plan(
     """
     tiling = tiling.resolved(dtype)
     lanes = lanes_of(dtype)
-    widest, most_inputs = max(widths), max(n_inputs, *widths) + 1
+    most_inputs = max(n_inputs, *widths) + 1
     batch = count_blocks(batch_size, dtype) * lanes
     # A rest may make a block half as large again; one larger than any product would be a waste.
     block_rows = min(tiling.block_rows * 3 // 2, most_inputs) + tiling.tile_rows
@@ -71,8 +71,8 @@ def make_plan(
         block_depth=tiling.block_depth,
         block_columns=tiling.block_columns,
         packed=aligned_zeros(block_rows * block_depth + packed_tiles * lanes, dtype),
-        panels=aligned_zeros((count_blocks(widest, dtype), batch, lanes), dtype),
-        edge=aligned_zeros((most_inputs, lanes), dtype),
+        panels=aligned_zeros((count_blocks(most_inputs, dtype), batch, lanes), dtype),
+        edge=aligned_zeros((count_blocks(most_inputs, dtype) * lanes, lanes), dtype),
         rows=aligned_zeros((2, most_inputs, batch) if kernel == "blas" else (2, 1, 1), dtype),
     )
     addresses = _compile_products(kernel, dtype, repetitions > 1, numba.typeof(plan))

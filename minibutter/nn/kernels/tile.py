@@ -249,6 +249,7 @@ def _emit_rows(
         emit.store_lines(values, row, operands["c"].line_stride)
 
 
+_KEY_BASE = 1000  # more than a tile has lines
 _OPERANDS = ("n_rows", "n_lines", "depth", "c", "has_lanes", "a", "b", "adds", "epilogue", "gate")
 
 
@@ -260,31 +261,37 @@ def _emit_tile(context, builder, signature, arguments):
         operands[name] = parts(*cgutils.unpack_tuple(builder, operands[name]))
     emit = _Emitter(builder, context.get_data_type(element), element.bitwidth // 8)
     done = builder.append_basic_block("tile.done")
-
-    def choose_rows(n_lines: int, has_lanes: bool) -> None:
-        choice = builder.switch(operands["n_rows"], done)
-        for n_rows in range(1, most_rows + 1):
-            block = builder.append_basic_block("tile.rows")
-            choice.add_case(_INT64(n_rows), block)
+    # Few rows leave registers free: they take more lines.
+    shapes = sorted(
+        {
+            (n_rows, n_lines)
+            for n_rows in range(1, most_rows + 1)
+            for n_lines in (1, most_lines, count_lines(n_rows, most_rows, most_lines))
+        }
+    )
+    for has_lanes in (False, True):
+        asked = builder.append_basic_block("tile.kind")
+        otherwise = builder.append_basic_block("tile.next_kind")
+        is_asked = builder.icmp_signed("==", operands["has_lanes"], ir.IntType(1)(has_lanes))
+        builder.cbranch(is_asked, asked, otherwise)
+        builder.position_at_end(asked)
+        key = builder.add(builder.mul(operands["n_rows"], _INT64(_KEY_BASE)), operands["n_lines"])
+        choice = builder.switch(key, done)
+        for n_rows, n_lines in shapes:
+            block = builder.append_basic_block("tile.shape")
+            choice.add_case(_INT64(n_rows * _KEY_BASE + n_lines), block)
             builder.position_at_end(block)
             _emit_rows(emit, n_rows, n_lines, has_lanes, operands)
             builder.branch(done)
-
-    for has_lanes in (False, True):
-        for n_lines in {1, most_lines}:
-            is_asked = builder.and_(
-                builder.icmp_signed("==", operands["n_lines"], _INT64(n_lines)),
-                builder.icmp_signed("==", operands["has_lanes"], ir.IntType(1)(has_lanes)),
-            )
-            asked = builder.append_basic_block("tile.shape")
-            otherwise = builder.append_basic_block("tile.next_shape")
-            builder.cbranch(is_asked, asked, otherwise)
-            builder.position_at_end(asked)
-            choose_rows(n_lines, has_lanes)
-            builder.position_at_end(otherwise)
+        builder.position_at_end(otherwise)
     builder.branch(done)
     builder.position_at_end(done)
     return context.get_dummy_value()
+
+
+def count_lines(n_rows: int, rows: int, lines: int) -> int:
+    """Lines of a tile of fewer rows that fills the registers of one of rows x lines."""
+    return rows * lines // n_rows
 
 
 @intrinsic
@@ -312,7 +319,8 @@ def tile(
     Writes: c (`Lines`), n_rows rows of n_lines lines. Reads: a (`Numbers`), n_rows x depth numbers,
     or lines where `has_lanes` says that every lane has a matrix A of its own; b (`Lines`), depth
     rows of n_lines lines; gate (`Lines`), like c, for RELU_MASK.
-    1 <= n_rows <= len(rows), n_lines is 1 or len(lines), depth >= 1, run >= 1.
+    1 <= n_rows <= len(rows), n_lines is 1, len(lines) or `count_lines` of these, depth >= 1,
+    run >= 1.
     """
     number, flag = types.int64, types.boolean
     scalars = {"n_rows": number, "n_lines": number, "depth": number, "epilogue": number,

@@ -49,8 +49,9 @@ def compile_tiles(dtype: str, rows: int, lines: int) -> int:
     def tiles(m, depth, blocks, c, has_lanes, a, b, adds, epilogue, gate):
         # A block of B, read by all rows of A in turn, stays in the first-level cache.
         q = 0
+        widest = lines if m >= rows else rows * lines // m
         while q < blocks:
-            n_lines = lines if blocks - q >= lines else 1
+            n_lines = widest if blocks - q >= widest else 1
             for i in range(0, m, rows):
                 a_start = a.start + i // rows * a.tile_stride
                 tile(
@@ -244,8 +245,49 @@ def contract_tiled(c, x, y, n, plan):
     Writes: c (m, p). Reads: x (blocks, >= m, lanes), y (blocks, p, lanes), n: rows.
     Cost: 2 m p n flops.
 
-    The tile wants p along the lanes, so y is transposed first; x is read where it lies, a run of
-    LANES rows in every block. The last columns of C that do not fill a line take a detour.
+    The tile wants one of the two along the lanes, which is transposed for it; the other is read
+    where it lies. Per row of the batch, a row of a tile costs a cycle and a line that is transposed
+    about half a cycle a number.
+    """
+    m, p = c.shape
+    lanes = x.shape[2]
+    lines_of_x, lines_of_y = (m + lanes - 1) // lanes, (p + lanes - 1) // lanes
+    if p <= lanes and lines_of_x * (p + lanes // 2) < lines_of_y * (m + lanes // 2):
+        _contract_transposed(c, x, y, n, plan)
+    else:
+        _contract(c, x, y, n, plan)
+
+
+@kernel
+def _contract_transposed(c, x, y, n, plan):
+    """`contract_tiled` for few columns of C: Cᵀ = Σ_rows Y Xᵀ, whose columns are many."""
+    m, p = c.shape
+    lanes, size = x.shape[2], np.int64(c.itemsize)
+    transpose_blocks(plan.panels, x[:, :m], n)
+    panels = (m + lanes - 1) // lanes
+    unit_stride, block_stride = lanes * size, np.int64(y.strides[0])
+    block_depth = max(plan.block_depth // lanes, 1) * lanes
+    ct = Lines(np.int64(plan.edge.ctypes.data), panels * lanes * size, lanes * size)
+    row = np.int64(0)
+    while row < n:
+        n_rows = _block(n - row, block_depth)
+        start = np.int64(y.ctypes.data) + row // lanes * block_stride
+        tile_stride = plan.tile_rows * unit_stride
+        places = Numbers(start, tile_stride, unit_stride, size, lanes, block_stride)
+        b = _lines(plan.panels, 0, row)
+        call(plan.tiles, (p, n_rows, panels, ct, False, places, b, row > 0, PLAIN, ct))
+        row += n_rows
+    edge = plan.edge.reshape(plan.edge.size)
+    for i in range(m):
+        for k in range(p):
+            c[i, k] = edge[k * panels * lanes + i]
+
+
+@kernel
+def _contract(c, x, y, n, plan):
+    """`contract_tiled` with y transposed, so that the columns of C lie along the lanes.
+
+    The last columns of C that do not fill a line take a detour.
     """
     m, p = c.shape
     lanes, size = x.shape[2], np.int64(c.itemsize)
