@@ -1,4 +1,4 @@
-"""The figure of `bench.peers`: what a step takes against the size of the network."""
+"""The figures: a step's time against the size of the network, a product's speed against its size."""
 
 from pathlib import Path
 
@@ -14,6 +14,12 @@ COLOURS = {
     "pytorch": "#2563a8",
     "pytorch_compiled": "#5fa3d9",
     "jax": "#2f8f5b",
+}
+RUNG_COLOURS = {
+    "naive": "#8a8f98",
+    "blocked": "#7c5cbf",
+    "tiled": "#c2410c",
+    "openblas": "#2563a8",
 }
 
 
@@ -148,3 +154,67 @@ def _label_networks(axis, rows: list[dict]) -> None:
             (row["num_parameters"], 0.95 if is_deep(row) else 1.0),
             xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=8, color="#444444",
         )  # fmt: skip
+
+
+def draw_ladder(document: dict, labels: dict[str, str], path: Path) -> None:
+    """A point per product and rung, and a line through the medians of the octaves of flops.
+
+    Parameters
+    ----------
+    document : of the JSON.
+    labels : names as they are written, by rung.
+    path : file to write.
+    """
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axis = figure.subplots()
+    ends: dict[str, tuple[float, float]] = {}
+    for rung in labels:
+        points = np.array(
+            [
+                (row["flops"], row["gflops_quartiles"][rung][1])
+                for row in document["products"]
+                if row["gflops_quartiles"][rung]
+            ]
+        )
+        style = {"color": RUNG_COLOURS[rung], "zorder": 3 if rung == "tiled" else 2}
+        axis.plot(*points.T, "o", markersize=3, alpha=0.45, markeredgewidth=0, **style)
+        line = _medians_by_octave(points)
+        axis.plot(*line.T, linewidth=2.4 if rung == "tiled" else 1.4, **style)
+        ends[rung] = tuple(line[-1])
+    ceiling = document["ceiling_gflops"]
+    axis.axhline(ceiling, color="#444444", linewidth=1, linestyle=":")
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    left, right = axis.get_xlim()
+    axis.set_xlim(left, right * 8)
+    axis.annotate(
+        f"FMA ceiling, {ceiling:.0f} GFLOP/s", (left, ceiling), (4, 3),
+        textcoords="offset points", fontsize=8, color="#444444",
+    )  # fmt: skip
+    low, high = np.log(axis.get_ylim())
+    heights = spread(np.log([y for _, y in ends.values()]), 0.05 * (high - low))
+    for (rung, (x, _)), height in zip(ends.items(), heights, strict=True):
+        axis.annotate(
+            labels[rung], (x, np.exp(height)), (6, 0), textcoords="offset points", va="center",
+            fontsize=8.5, color=RUNG_COLOURS[rung], weight="bold" if rung == "tiled" else "normal",
+        )  # fmt: skip
+    axis.set_xlabel("floating-point operations of the product")
+    axis.set_title(
+        f"GFLOP/s of the products in BUTTER's layers, batch {document['batch_size']}, "
+        f"{document['dtype']}, one core",
+        fontsize=10,
+        loc="left",
+    )
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.25, linewidth=0.5)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160)
+
+
+def _medians_by_octave(points: np.ndarray) -> np.ndarray:
+    """(x, y) medians of the points in every second octave of x, in the order of x."""
+    groups = np.floor(np.log2(points[:, 0]) / 2)
+    return np.array([np.median(points[groups == group], axis=0) for group in np.unique(groups)])

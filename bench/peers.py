@@ -11,9 +11,9 @@ import json
 import os
 import tempfile
 from importlib import metadata
-from pathlib import Path
 
 from bench.ceiling import measure_fma_ceiling
+from bench.markers import README, ROOT, write_table
 from bench.sides import BATCH_SIZE, LEARNING_RATE, N_ROWS, SINGLE_THREAD, Problem
 from bench.turns import measure
 from minibutter.provenance import read_provenance
@@ -38,11 +38,9 @@ LABELS = {
 RATIOS = ("pytorch", "jax")
 PACKAGES = ("scikit-learn", "torch", "jax", "jaxlib")
 
-ROOT = Path(__file__).parents[1]
 JSON = ROOT / "bench" / "results" / "peers.json"
 FIGURE = ROOT / "docs" / "figures" / "peers.png"
-README = ROOT / "README.md"
-MARKERS = "<!-- table: bench.peers -->", "<!-- end of table -->"
+NAME = "bench.peers"
 
 
 def read_versions() -> dict[str, str | None]:
@@ -179,21 +177,6 @@ def _first_epochs(document: dict) -> list[str]:
     return texts
 
 
-def write_readme(table: str, readme: Path) -> None:
-    """Replace what stands between the markers.
-
-    Raises
-    ------
-    ValueError
-        If there are no markers.
-    """
-    before, begun, rest = readme.read_text().partition(MARKERS[0])
-    _, ended, after = rest.partition(MARKERS[1])
-    if not begun or not ended:
-        raise ValueError(f"{readme} has no {MARKERS[0]} ... {MARKERS[1]}; put them where it is due")
-    readme.write_text(f"{before}{MARKERS[0]}\n{table}\n{MARKERS[1]}{after}")
-
-
 def choose_problems(names: list[str] | None) -> list[Problem]:
     """Those of these names, or all."""
     return [problem for problem in PROBLEMS if names is None or problem.name in names]
@@ -226,7 +209,7 @@ def main() -> None:
 
         draw_peers(document, LABELS, FIGURE)
     if options.readme:
-        write_readme(table, README)
+        write_table(NAME, table, README)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 from bench import peers
 from bench.ceiling import CHAINS, run_chains
 from bench.figure import draw_peers, spread
+from bench.markers import README, read_table
 from bench.sides import BATCH_SIZE, LANES_SIDES, SINGLE_SIDES, NumpyReference, Problem, Trainers
 from bench.turns import (
     TOLERANCE,
@@ -129,26 +130,9 @@ def test_a_core_that_was_shared_is_reported(document):
     assert "measure again: 4x2." in peers.as_markdown(document)
 
 
-def test_the_readme_changes_between_its_markers_only(tmp_path):
-    readme = tmp_path / "README.md"
-    begun, ended = peers.MARKERS
-    readme.write_text(f"before\n{begun}\nold\n{ended}\nafter\n")
-    peers.write_readme("new", readme)
-    assert readme.read_text() == f"before\n{begun}\nnew\n{ended}\nafter\n"
-
-
-def test_a_readme_without_markers_is_refused(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before, after")
-    with pytest.raises(ValueError, match="has no <!-- table"):
-        peers.write_readme("new", readme)
-    assert readme.read_text() == "before, after"
-
-
 def test_the_readme_shows_the_stored_measurement():
     stored = peers.as_markdown(json.loads(peers.JSON.read_text()))
-    begun, ended = peers.MARKERS
-    shown = peers.README.read_text().partition(begun)[2].partition(ended)[0].strip()
+    shown = read_table(peers.NAME, README)
     assert shown == stored, "write it anew: python -m bench.peers --from-json --readme"
 
 
