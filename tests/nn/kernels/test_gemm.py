@@ -41,6 +41,7 @@ BLOCKINGS = {
     "odd": Tiling(block_rows=5, block_depth=7, block_columns=33),
     "flat": Tiling(block_rows=3, block_depth=50),
     "deep": Tiling(block_rows=40, block_depth=3, block_columns=48),
+    "several tiles": Tiling(block_rows=18, block_depth=20),
 }
 TILES = {
     **{f"{rows} rows": {"tile_rows": rows} for rows in (1, 2, 3, 4, 5, 7, 8)},
