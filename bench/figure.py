@@ -1,4 +1,4 @@
-"""The figures: a step's time against the size of the network, a product's speed against its size."""
+"""The figures: what a step takes by size of the network, how fast a product is by its size."""
 
 from pathlib import Path
 

@@ -1,8 +1,9 @@
 """The rungs of the matrix products over the layers of BUTTER's networks, OpenBLAS as row 0.
 
-`python -m bench.ladder` draws a sample of the layers in BUTTER's grid (`bench.layer_shapes`), checks
-every product on every rung against NumPy in float64 (`bench.products`), times the rungs in turns on
-one core, prints tables and writes `bench/results/ladder.json` and `docs/figures/ladder.png`.
+`python -m bench.ladder` draws a sample of the layers in BUTTER's grid (`bench.layer_shapes`),
+checks every product on every rung against NumPy in float64 (`bench.products`), times the rungs in
+turns on one core, prints tables and writes `bench/results/ladder.json` and
+`docs/figures/ladder.png`.
 `--readme` also writes the tables between the markers of README.md and docs/reading.md;
 `--from-json` does all of that from the stored JSON and measures nothing. With another `--dtype` or
 number of `--shapes` than the stored measurement has, tables are printed and nothing is kept.
@@ -250,25 +251,28 @@ def as_notes(document: dict) -> str:
         if (members := [row for row in rows if row["product"] == name])
     ]
     worst = SYMBOLS[rows[int(ratios_of(rows).argmin())]["product"]]
+    n_shapes = len({(row["fan_in"], row["fan_out"]) for row in rows})
     notes = [
-        f"GFLOP/s ({document['dtype']}, batch {document['batch_size']}, one core), medians over the "
-        f"products of the class; a rung is left out (-) where one product takes more than "
+        f"GFLOP/s ({document['dtype']}, batch {document['batch_size']}, one core), medians "
+        "over the products of the class; a rung is left out (-) where one product takes more than "
         f"{1e3 * LONGEST_PRODUCT_S:.0f} ms. Ratios are taken in each of {document['rounds']} "
         "rounds; a product counts with their median.",
         f"tiled is at or above OpenBLAS in {as_verdict(rows)[:-1]}, {worst}) of all products; by "
         f"product: {'; '.join(by_product)}.",
-        f"{len({(row['fan_in'], row['fan_out']) for row in rows})} of the {grid['shapes']:,} layer "
-        f"shapes in BUTTER's grid ({grid['layers']:,} layers; seed {grid['seed']}), as many of each "
-        "class, each with its products forward, of the parameters and, where it is ever needed, of "
-        "the input. OpenBLAS has its best case: contiguous row-major matrices, called by compiled "
+        f"{n_shapes} of the {grid['shapes']:,} layer shapes in BUTTER's grid "
+        f"({grid['layers']:,} layers; seed {grid['seed']}), as many of each class, each "
+        "with its products forward, of the parameters and, where it is ever needed, of the input. "
+        "OpenBLAS has its best case: contiguous row-major matrices, called by compiled "
         "code, the bias as a row of w for both.",
-        f"{machine['cpu_model']}, ceiling {document['ceiling_gflops']:.0f} GFLOP/s, {document['blas']}, "
-        f"Python {machine['python_version']}, numba {machine['numba_version']}. "
+        f"{machine['cpu_model']}, ceiling {document['ceiling_gflops']:.0f} GFLOP/s, "
+        f"{document['blas']}, Python {machine['python_version']}, "
+        f"numba {machine['numba_version']}. "
         "Measured and written by `python -m bench.ladder --readme`.",
     ]
     if disturbed := sum(map(is_disturbed, rows)):
         notes.append(
-            f"Other work disturbed the core during {disturbed} of {len(rows)} products; measure again."
+            f"Other work disturbed the core during {disturbed} of {len(rows)} products; "
+            "measure again."
         )
     return "\n".join(notes)
 
