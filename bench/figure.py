@@ -186,7 +186,7 @@ def draw_ladder(document: dict, labels: dict[str, str], path: Path) -> None:
     axis.set_xscale("log")
     axis.set_yscale("log")
     left, right = axis.get_xlim()
-    axis.set_xlim(left, right * 8)
+    axis.set_xlim(left, right * 4)
     axis.annotate(
         f"FMA ceiling, {ceiling:.0f} GFLOP/s", (left, ceiling), (4, 3),
         textcoords="offset points", fontsize=8, color="#444444",

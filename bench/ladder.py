@@ -146,7 +146,7 @@ def read_blas() -> str:
     found = [
         f"{library['internal_api']} {library['version']} ({library.get('architecture', 'unknown')})"
         for library in threadpool_info()
-        if library["user_api"] == "blas" and "scipy" in library["filepath"]
+        if library["user_api"] == "blas" and "scipy.libs" in library["filepath"]
     ]
     return ", ".join(found) or "unknown"
 
