@@ -18,7 +18,13 @@ import numpy as np
 
 from minibutter.nn import reference
 from minibutter.nn.network import Network
-from minibutter.nn.training import Trainer, TrainingData, make_optimizer
+from minibutter.nn.training import (
+    Start,
+    Trainer,
+    TrainingData,
+    TrainingGroup,
+    make_optimizer,
+)
 
 N_ROWS, BATCH_SIZE, LEARNING_RATE = 4096, 256, 1e-3
 STEPS = N_ROWS // BATCH_SIZE
@@ -140,6 +146,30 @@ class Trainers:
 
     def parameters(self) -> np.ndarray:
         return np.array([trainer.parameters for trainer in self.trainers])
+
+
+class Group:
+    """Our kernels: the repetitions packed into the lanes of vector registers."""
+
+    def __init__(self, problem: Problem, **options) -> None:
+        x, y, starts = problem.draw()
+        self.group = TrainingGroup(
+            problem.network,
+            [
+                Start(start, TrainingData(rows, targets, rows[:1], targets[:1]), InOrder())
+                for rows, targets, start in zip(x, y, starts, strict=True)
+            ],
+            make_optimizer("adam", LEARNING_RATE),
+            batch_size=BATCH_SIZE,
+            **options,
+        )
+        self.repetitions = problem.repetitions
+
+    def run_epoch(self) -> None:
+        self.group.run_epoch()
+
+    def parameters(self) -> np.ndarray:
+        return np.array([self.group.parameters(r) for r in range(self.repetitions)])
 
 
 class NumpyReference:
@@ -330,6 +360,7 @@ Makers = dict[str, Callable[[Problem], Side]]
 # The first of each is the one that peers are compared with. A variant of ours is one more line:
 # keywords of `Trainer` through `partial(Trainers, ...)`, or another class with a side's two calls.
 SINGLE_SIDES: Makers = {
+    "minibutter": partial(Trainers, records_metrics=False),
     "minibutter_metrics": Trainers,
     "numpy": NumpyReference,
     "scikit_learn": ScikitLearn,
@@ -338,7 +369,8 @@ SINGLE_SIDES: Makers = {
     "jax": Jax,
 }
 LANES_SIDES: Makers = {
-    "minibutter_metrics": Trainers,
+    "minibutter": partial(Group, records_metrics=False),
+    "minibutter_metrics": Group,
     "pytorch": Torch,
     "jax": Jax,
 }
