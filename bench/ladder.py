@@ -27,6 +27,7 @@ from bench.layer_shapes import CLASS_ENDS, LayerShape, count_layers, draw_sample
 from bench.markers import README, ROOT, write_table
 from bench.products import BATCH_SIZE, OPENBLAS, OURS, RUNGS, Product, check, make_products
 from bench.turns import quartiles
+from minibutter.nn.kernels.tiling import Tiling
 from minibutter.provenance import read_provenance
 
 SHORTEST_SAMPLE_S = 2e-3
@@ -36,6 +37,9 @@ LONGEST_PRODUCT_S = 50e-3
 N_SHAPES, ROUNDS, SEED = 60, 15, 0
 EXAMPLES = tuple(LayerShape(units, units) for units in (16, 64, 256, 1024))
 """Layers that docs/reading.md speaks of; they are no part of the sample and its shares."""
+
+TILED_EXAMPLE = LayerShape(64, 64)
+TILE_ROWS_TRIED = range(1, 9)
 
 LABELS = {"naive": "naive", "blocked": "blocked", "tiled": "tiled", OPENBLAS: "OpenBLAS"}
 SYMBOLS = {
@@ -48,6 +52,7 @@ JSON = ROOT / "bench" / "results" / "ladder.json"
 FIGURE = ROOT / "docs" / "figures" / "ladder.png"
 READING = ROOT / "docs" / "reading.md"
 NAME = "bench.ladder"
+TILES_NAME = "bench.ladder, tiles"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -135,7 +140,24 @@ def measure_all(dtype: str, n_shapes: int, rounds: int) -> dict:
                 row = measure(shape, product, dtype, rounds)
                 document[part].append(row)
                 print(as_line(row), flush=True)
+    document["tiles"] = measure_tiles(dtype, rounds)
     return document
+
+
+def measure_tiles(dtype: str, rounds: int) -> dict[str, float]:
+    """GFLOP/s of one forward product by the rows of the register tile, medians over rounds."""
+    products = {}
+    for rows in TILE_ROWS_TRIED:
+        tiling = Tiling(tile_rows=rows)
+        products[rows] = make_products(TILED_EXAMPLE, dtype, rungs=("tiled",), tiling=tiling)[0]
+        check(products[rows])
+    repeats = math.ceil(SHORTEST_SAMPLE_S / (products[1].flops / 20e9))
+    speeds: dict[int, list[float]] = {rows: [] for rows in products}
+    for _ in range(rounds):
+        for rows, product in products.items():
+            cpu_s, _ = time_repeats(product, "tiled", repeats)
+            speeds[rows].append(repeats * product.flops / cpu_s / 1e9)
+    return {str(rows): float(np.median(values)) for rows, values in speeds.items()}
 
 
 def read_blas() -> str:
@@ -297,6 +319,23 @@ def as_examples(document: dict) -> str:
     return "\n".join([*lines, "", note])
 
 
+def as_tiles(document: dict) -> str:
+    """The second table of docs/reading.md: the same product with tiles of other heights."""
+    ceiling, speeds = document["ceiling_gflops"], document["tiles"]
+    rows = [
+        ["rows of the tile", *speeds],
+        ["GFLOP/s", *(f"{speed:.3g}" for speed in speeds.values())],
+        ["of the ceiling", *(f"{100 * speed / ceiling:.0f} %" for speed in speeds.values())],
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|---|" + "---:|" * len(speeds))
+    note = (
+        f"z = x w of a {TILED_EXAMPLE.name} layer, {document['dtype']}, batch "
+        f"{document['batch_size']}. Written by `python -m bench.ladder --readme`."
+    )
+    return "\n".join([*lines, "", note])
+
+
 def main() -> None:
     """Measure or read, print, keep."""
     parser = argparse.ArgumentParser(prog="bench.ladder", description=__doc__.splitlines()[0])
@@ -316,7 +355,7 @@ def main() -> None:
         if is_kept:
             JSON.parent.mkdir(exist_ok=True)
             JSON.write_text(json.dumps(document, indent=1) + "\n")
-    print(as_markdown(document), as_examples(document), sep="\n\n")
+    print(as_markdown(document), as_examples(document), as_tiles(document), sep="\n\n")
     if is_kept:
         from bench.figure import draw_ladder
 
@@ -324,6 +363,7 @@ def main() -> None:
     if options.readme and is_kept:
         write_table(NAME, as_markdown(document), README)
         write_table(NAME, as_examples(document), READING)
+        write_table(TILES_NAME, as_tiles(document), READING)
 
 
 if __name__ == "__main__":

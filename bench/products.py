@@ -18,7 +18,7 @@ from minibutter.nn.kernels import layers
 from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
 from minibutter.nn.kernels.plan import make_plan
 from minibutter.nn.kernels.tile import PLAIN
-from minibutter.nn.kernels.tiling import DEFAULT_TILING
+from minibutter.nn.kernels.tiling import DEFAULT_TILING, Tiling
 
 BATCH_SIZE = 256
 OURS = ("naive", "blocked", "tiled")
@@ -98,7 +98,11 @@ def _aligned(matrix: np.ndarray) -> np.ndarray:
 
 
 def make_products(
-    shape: LayerShape, dtype: str, batch_size: int = BATCH_SIZE, rungs: tuple[str, ...] = OURS
+    shape: LayerShape,
+    dtype: str,
+    batch_size: int = BATCH_SIZE,
+    rungs: tuple[str, ...] = OURS,
+    tiling: Tiling = DEFAULT_TILING,
 ) -> list[Product]:
     """The products of a layer with random numbers of a seed of their own, on OpenBLAS and `rungs`.
 
@@ -108,6 +112,7 @@ def make_products(
     dtype : "float32" or "float64".
     batch_size : rows, a multiple of the lanes.
     rungs : keys of `gemm.RUNGS`.
+    tiling : sizes of tiles and cache blocks.
     """
     n, fan_in, fan_out = batch_size, shape.fan_in, shape.fan_out
     rng = np.random.default_rng([n, fan_in, fan_out])
@@ -123,9 +128,7 @@ def make_products(
     z_blocks, x_blocks = as_blocks(z, fan_out + 1), as_blocks(x, fan_in + 1)
     dz_blocks, dx_blocks = as_blocks(dz, fan_out), as_blocks(dx, fan_in)
     dw_ours = aligned_zeros(w.shape, dtype)
-    plans = {
-        rung: make_plan(rung, DEFAULT_TILING, dtype, fan_in, (fan_out,), n, 1) for rung in rungs
-    }
+    plans = {rung: make_plan(rung, tiling, dtype, fan_in, (fan_out,), n, 1) for rung in rungs}
 
     def product(name, operands, c, c_ours, width, repeat_ours) -> Product:
         a, b = operands

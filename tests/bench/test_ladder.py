@@ -55,6 +55,7 @@ def document():
             make_row(64, 100, "backward_parameters", 72.0, 80.0, naive=None),
         ],
         "examples": [make_row(16, 16, "forward", 50.0, 25.0)],
+        "tiles": {"1": 25.04, "2": 50.0},
     }
 
 
@@ -110,14 +111,27 @@ def test_ratios_and_shares_are_taken_within_rounds():
 
 
 @pytest.mark.parametrize(
-    ("name", "table"), [("README.md", ladder.as_markdown), ("reading.md", ladder.as_examples)]
+    ("path", "name", "table"),
+    [
+        (README, ladder.NAME, ladder.as_markdown),
+        (ladder.READING, ladder.NAME, ladder.as_examples),
+        (ladder.READING, ladder.TILES_NAME, ladder.as_tiles),
+    ],
+    ids=["README", "reading", "reading, tiles"],
 )
-def test_the_documents_show_the_stored_measurement(name, table):
-    document = {"README.md": README, "reading.md": ladder.READING}[name]
-    shown = read_table(ladder.NAME, document)
-    assert shown == table(json.loads(ladder.JSON.read_text())), (
+def test_the_documents_show_the_stored_measurement(path, name, table):
+    assert read_table(name, path) == table(json.loads(ladder.JSON.read_text())), (
         "write it anew: python -m bench.ladder --from-json --readme"
     )
+
+
+def test_tiles_stand_side_by_side_with_their_shares(document):
+    assert cells_of(ladder.as_tiles(document)) == [
+        ["rows of the tile", "1", "2"],
+        ["---", "---:", "---:"],
+        ["GFLOP/s", "25", "50"],
+        ["of the ceiling", "25 %", "50 %"],
+    ]
 
 
 def test_the_figure_is_drawn_without_what_was_too_slow(document, tmp_path):
