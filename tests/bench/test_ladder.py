@@ -194,6 +194,7 @@ def test_blocks_are_turned_back_into_the_same_rows():
 def test_all_rungs_make_the_products_of_numpy(dtype):
     products = make_products(LayerShape(7, 5), dtype, batch_size=32)
     assert [product.flops for product in products] == [2 * 32 * 8 * 5] * 2 + [2 * 32 * 7 * 5]
+    assert (products[0].operands[0][:, 7] == 1).all()  # which the biases are multiplied by
     for product in products:
         assert set(product.repeat) == set(RUNGS)
         check(product)
