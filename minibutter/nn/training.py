@@ -333,18 +333,19 @@ def _check_starts(network: Network, starts: Sequence[Start], batch_size: int) ->
 def compile_kernels(dtype: str) -> None:
     """Compile, or load from disk, everything that an epoch needs, so that no run is timed with it.
 
-    Takes some 15 s where the kernels of this dtype were never compiled before; of several processes
-    one does it, and the others sleep until it has.
+    Alone or packed, on the rung `tiled` with the machine's tiling. Takes some 30 s where the
+    kernels of this dtype were never compiled before; of several processes one does it, and the
+    others sleep until it has.
     """
     network = Network(n_inputs=1, widths=(1, 1), task="regression", dtype=dtype)
     rows = np.zeros((1, 1), dtype=dtype)
-    trainer = Trainer(
-        network,
-        np.zeros(network.num_parameters, dtype=dtype),
-        make_optimizer("adam", 1e-3),
-        TrainingData(rows, rows, rows, rows),
-        batch_size=1,
-        shuffle=np.random.default_rng(0),
-    )
     with compile_once(dtype):
-        trainer.run_epoch()
+        Trainer(
+            network,
+            np.zeros(network.num_parameters, dtype=dtype),
+            make_optimizer("adam", 1e-3),
+            TrainingData(rows, rows, rows, rows),
+            batch_size=1,
+            shuffle=np.random.default_rng(0),
+        ).run_epoch()
+        network.workspace(batch_size=1, repetitions=lanes_of(dtype))

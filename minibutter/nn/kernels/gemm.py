@@ -59,9 +59,9 @@ def contract_naive(c, x, y, n, plan):
     for i in range(m):
         for k in range(p):
             total = c.dtype.type(0)
-            for row in range(n):
-                q, lane = row // lanes, row % lanes
-                total += x[q, i, lane] * y[q, k, lane]
+            for q in range((n + lanes - 1) // lanes):
+                for lane in range(min(lanes, n - q * lanes)):
+                    total += x[q, i, lane] * y[q, k, lane]
             c[i, k] = total
 
 
@@ -98,16 +98,18 @@ def contract_blocked(c, x, y, n, plan):
     """As `contract_naive`, block by block: block_depth rows of the batch at a time."""
     m, p = c.shape
     lanes = x.shape[2]
-    for row_start in range(0, n, plan.block_depth):
-        row_end = min(row_start + plan.block_depth, n)
+    blocks = (n + lanes - 1) // lanes
+    few_blocks = max(plan.block_depth // lanes, 1)
+    for q_start in range(0, blocks, few_blocks):
+        q_end = min(q_start + few_blocks, blocks)
         for i_start in range(0, m, plan.block_rows):
             i_end = min(i_start + plan.block_rows, m)
             for k in range(p):
                 for i in range(i_start, i_end):
-                    total = c[i, k] if row_start > 0 else c.dtype.type(0)
-                    for row in range(row_start, row_end):
-                        q, lane = row // lanes, row % lanes
-                        total += x[q, i, lane] * y[q, k, lane]
+                    total = c[i, k] if q_start > 0 else c.dtype.type(0)
+                    for q in range(q_start, q_end):
+                        for lane in range(min(lanes, n - q * lanes)):
+                            total += x[q, i, lane] * y[q, k, lane]
                     c[i, k] = total
 
 
