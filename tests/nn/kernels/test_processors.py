@@ -16,6 +16,7 @@ import pytest
 from minibutter.nn.kernels import tile
 
 pytestmark = [
+    pytest.mark.processors,
     pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled"),
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the features are those of x86"),
 ]
