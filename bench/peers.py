@@ -152,7 +152,8 @@ def as_notes(document: dict) -> list[str]:
         "The last column divides the operations of a step's matrix products by its time and by the "
         f"ceiling, {document['ceiling_gflops']['float32']:.0f} GFLOP/s, measured in the same "
         "rounds.",
-        f"First epoch, with compilation: {'; '.join(_first_epochs(document))}.",
+        "First epoch, with compilation (most of ours happens before it: `minibutter warmup` takes "
+        f"some 30 s from nothing): {'; '.join(_first_epochs(document))}.",
         f"{machine['cpu_model']}, Python {machine['python_version']}, "
         f"numba {machine['numba_version']}, {versions}. "
         "Measured and written by `python -m bench.peers --readme`.",

@@ -390,15 +390,19 @@ def _make_groups(
             evaluate_train=spec.evaluate_train,
         )
     except _FORESEEN as error:
-        if len(starts) == 1:
-            yield list(starts), error
-            return
-        for repetition, start in starts.items():
-            yield from _make_groups(experiment, {repetition: start})
+        # Its traceback would keep what the group has allocated.
+        failure = error.with_traceback(None)
     else:
         members = list(starts)
         starts.clear()
         yield members, group
+        return
+    if len(starts) == 1:
+        yield list(starts), failure
+        return
+    while starts:
+        repetition = next(iter(starts))
+        yield from _make_groups(experiment, {repetition: starts.pop(repetition)})
 
 
 def _train(

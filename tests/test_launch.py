@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-import threadpoolctl
 
 from minibutter import launch, report, runs, store
 from minibutter.energy import open_meter
@@ -290,21 +292,30 @@ def test_finished_runs_reach_the_disk_while_a_long_one_is_trained(tmp_path):
     assert seen == [1]
 
 
-def test_a_rank_trains_on_one_thread_whatever_blas_would_take(tmp_path, monkeypatch, capsys):
-    """BLAS threads of several ranks would fight for cores and enter each other's energy."""
-    n_threads = []
-    execute_group = runs.execute_group
+def test_a_rank_trains_on_one_thread_whatever_blas_would_take(tmp_path):
+    """BLAS threads of several ranks would fight for cores and enter each other's energy.
 
-    def watch(*arguments, **options):
-        n_threads.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
-        return execute_group(*arguments, **options)
-
-    monkeypatch.setattr(runs, "execute_group", watch)
-    sweep = parse_sweep(SMALL | {"kernel": "blas", "repetitions": 1}, "s.toml")
-    with threadpoolctl.threadpool_limits(2):
-        launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=tmp_path / "out")
-        assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info()} == {2}
-    assert set(n_threads) == {1}
+    In a process of its own: a BLAS that another test has loaded would hide one that comes too late.
+    """
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import threadpoolctl\n"
+        "from minibutter import launch, runs\n"
+        "from minibutter.sweeps.spec import parse_sweep\n"
+        "execute_group, n_threads = runs.execute_group, []\n"
+        "def watch(*arguments, **options):\n"
+        "    results = execute_group(*arguments, **options)\n"
+        "    n_threads.extend(p['num_threads'] for p in threadpoolctl.threadpool_info())\n"
+        "    return results\n"
+        "runs.execute_group = watch\n"
+        f"sweep = parse_sweep({SMALL | {'kernel': 'blas', 'repetitions': 1}!r}, 's.toml')\n"
+        "launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(),\n"
+        f"                 out=__import__('pathlib').Path({str(tmp_path / 'out')!r}))\n"
+        "assert n_threads and set(n_threads) == {1}, n_threads\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_mpirun_of_another_mpi_is_refused(monkeypatch):

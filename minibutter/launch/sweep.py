@@ -15,6 +15,7 @@ from minibutter.datasets import DatasetError
 from minibutter.energy import open_meter
 from minibutter.launch.job import AUTO, Group, Job, prepare_job
 from minibutter.launch.ranks import NAP_S, Alone, LaunchRefused, Progress, Team, find_ranks
+from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.training import EpochRow, compile_kernels
 from minibutter.provenance import read_provenance
 from minibutter.runs import RunResult
@@ -137,8 +138,8 @@ def _run_sweep(
 
     if ranks.rank == 0:
         reporter.begin(job, ranks.size)
-    for dtype in sorted({job.experiments[group.experiment_id].spec.dtype for group in job.groups}):
-        compile_kernels(dtype)
+    for dtype, kernel, tiling in _what_to_compile(job):
+        compile_kernels(dtype, kernel, tiling)
     training_since_s = time.perf_counter()
     own = _work_through(job, ranks, data_dir, look_around)
     if ranks.rank != 0:
@@ -160,6 +161,13 @@ def _run_sweep(
     reporter.end(outcome)
     ranks.part()
     return outcome
+
+
+def _what_to_compile(job: Job) -> list[tuple[str, str, Tiling]]:
+    """Type, rung and tiling of all pending runs, each once, in an order that all ranks share."""
+    networks = [job.experiments[group.experiment_id].network for group in job.groups]
+    asked = {(net.dtype, net.kernel, net.tiling): None for net in networks if net is not None}
+    return list(asked)
 
 
 class _Tracker:

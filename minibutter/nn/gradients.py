@@ -8,7 +8,7 @@ NumPy.
 import numpy as np
 
 from minibutter.nn.kernels import arena, epoch, examples
-from minibutter.nn.network import Network
+from minibutter.nn.network import Network, check_penalty
 
 
 class BatchGradient:
@@ -21,11 +21,16 @@ class BatchGradient:
     network : any.
     batch_size : rows of the largest batch; memory is taken once.
     l1, l2 : factors of the weight penalty, which belongs to loss and gradient.
+
+    Targets of a classification must sum to 1 in every row: the gradient relies on it.
     """
 
     def __init__(
         self, network: Network, batch_size: int, *, l1: float = 0.0, l2: float = 0.0
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        check_penalty(l1, l2)
         self.network = network
         self._work = network.workspace(batch_size)
         self._penalty = float(l1), float(l2)

@@ -50,6 +50,13 @@ INITIALIZERS = {"glorot_uniform": _glorot_limit, "he_uniform": _he_limit}
 He et al. 2015, eq. 10, as a uniform distribution of the same variance."""
 
 
+def check_penalty(l1: float, l2: float) -> None:
+    """Raise ValueError for a factor of the weight penalty that cannot be."""
+    for name, factor in (("l1", l1), ("l2", l2)):
+        if not 0 <= factor < np.inf:
+            raise ValueError(f"{name} is {factor}; a penalty factor is at least 0 and finite")
+
+
 @dataclass(frozen=True)
 class Network:
     """A fully connected network.

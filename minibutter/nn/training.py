@@ -14,7 +14,8 @@ import numpy as np
 from minibutter.nn.kernels import epoch
 from minibutter.nn.kernels.jit import compile_once
 from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
-from minibutter.nn.network import Network
+from minibutter.nn.kernels.tiling import DEFAULT_TILING, Tiling
+from minibutter.nn.network import Network, check_penalty
 
 OPTIMIZERS: dict[str, int] = {"adam": epoch.ADAM, "rmsprop": epoch.RMSPROP, "sgd": epoch.SGD}
 
@@ -136,7 +137,7 @@ class Trainer:
     shuffle : draws the order of the rows, once per epoch.
     l1, l2 : penalty factors on the weights of every layer.
     evaluate_train : whether to evaluate the training set at the end of every epoch.
-    records_metrics : whether to measure all ten metrics, or only the loss; the others are 0 then.
+    records_metrics : whether to measure all ten metrics, or only the loss; the others are NaN then.
 
     Raises
     ------
@@ -198,9 +199,7 @@ class TrainingGroup:
         records_metrics: bool = True,
     ) -> None:
         _check_starts(network, starts, batch_size)
-        for name, factor in (("l1", l1), ("l2", l2)):
-            if not 0 <= factor < np.inf:
-                raise ValueError(f"{name} is {factor}; a penalty factor is at least 0 and finite")
+        check_penalty(l1, l2)
         self.network = network
         self.optimizer = optimizer
         self.steps = 0
@@ -249,6 +248,8 @@ class TrainingGroup:
             self._train.is_binary,
             self._records_metrics,
         )
+        if not self._records_metrics:
+            train[:, 1 : epoch.PENALTY] = np.nan
         test = self._evaluate(self._test)
         trained = self._evaluate(self._train) if self._evaluate_train else None
         rows = []
@@ -276,6 +277,8 @@ class TrainingGroup:
             rows.is_binary,
             self._records_metrics,
         )
+        if not self._records_metrics:
+            sums[:, 1 : epoch.PENALTY] = np.nan
         return sums
 
 
@@ -330,16 +333,25 @@ def _check_starts(network: Network, starts: Sequence[Start], batch_size: int) ->
                 )
 
 
-def compile_kernels(dtype: str) -> None:
+def compile_kernels(dtype: str, kernel: str = "tiled", tiling: Tiling = DEFAULT_TILING) -> None:
     """Compile, or load from disk, everything that an epoch needs, so that no run is timed with it.
 
-    Alone or packed, on the rung `tiled` with the machine's tiling. Takes some 30 s where the
-    kernels of this dtype were never compiled before; of several processes one does it, and the
-    others sleep until it has.
+    Takes some 30 s where the kernels of this dtype were never compiled before, and a few for
+    another rung or another shape of tile; of several processes one does it, and the others sleep
+    until it has. A BLAS that the rung calls is loaded afterwards.
+
+    Parameters
+    ----------
+    dtype : "float32" or "float64".
+    kernel : rung of the matrix product.
+    tiling : of the runs; only the shape of the register tile decides what is compiled.
     """
-    network = Network(n_inputs=1, widths=(1, 1), task="regression", dtype=dtype)
+    network = Network(
+        n_inputs=1, widths=(1, 1), task="regression", dtype=dtype, kernel=kernel, tiling=tiling
+    )
+    sizes = tiling.resolved(dtype)
     rows = np.zeros((1, 1), dtype=dtype)
-    with compile_once(dtype):
+    with compile_once(f"{dtype}-{kernel}-{sizes.tile_rows}x{sizes.tile_columns}"):
         Trainer(
             network,
             np.zeros(network.num_parameters, dtype=dtype),
@@ -348,4 +360,5 @@ def compile_kernels(dtype: str) -> None:
             batch_size=1,
             shuffle=np.random.default_rng(0),
         ).run_epoch()
-        network.workspace(batch_size=1, repetitions=lanes_of(dtype))
+        if kernel == "tiled":
+            network.workspace(batch_size=1, repetitions=lanes_of(dtype))

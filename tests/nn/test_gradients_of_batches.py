@@ -3,6 +3,8 @@
 That loss and gradient belong together is tested in test_gradients, by differences.
 """
 
+import re
+
 import numpy as np
 import pytest
 
@@ -161,3 +163,23 @@ def test_arrays_that_do_not_fit_are_refused_before_a_kernel_reads_them(spoil, me
     network, parameters, x, y = draw_batch("classification")
     with pytest.raises(ValueError, match=message):
         getattr(BatchGradient(network, 18), method)(*spoil(parameters, x, y))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"batch_size": 4, "l2": -1.0}, "l2 is -1.0; a penalty factor is at least 0 and finite"),
+        ({"batch_size": 4, "l1": np.nan}, "l1 is nan; a penalty factor is at least 0 and finite"),
+    ],
+)
+def test_impossible_batches_and_factors_are_refused(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        BatchGradient(Network(3, (4, 2), "classification"), **options)
+
+
+def test_norm_of_an_example_with_a_tiny_gradient_does_not_underflow():
+    network = Network(1, (1, 1), "binary")
+    parameters = np.array([1, 0, 1e-3, -60], dtype=np.float32)
+    x, y = np.array([[1]], np.float32), np.array([[0]], np.float32)
+    assert BatchGradient(network, 1).example_norms(parameters, x, y) > 0

@@ -1,7 +1,8 @@
 """Where everything of a run lies: what the kernels of an epoch see of a network.
 
 `Topology` describes it, `Workspace` holds every intermediate array, made once per run, and the
-functions give views of them: nothing is ever allocated or copied, but for the rows of a batch.
+functions give views of them. Nothing is allocated while a run lasts, and nothing copied but the
+rows of a batch and what goes in and out of the few output units.
 
 Legend: B blocks of the largest batch (see `layout`), layer l of depth layers, P parameters, R
 repetitions that are trained at once: 1, or LANES.

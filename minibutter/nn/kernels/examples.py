@@ -5,6 +5,8 @@ unit for the bias) and dz, so its squared norm is the product of two squared nor
 itself need not be formed (Goodfellow 2015, arXiv:1510.01799).
 """
 
+import numpy as np
+
 from minibutter.nn.kernels.arena import (
     DZ,
     blocks_from_outputs,
@@ -28,9 +30,9 @@ def add_squared_norms(squares, x, dz):
         for lane in range(lanes):
             of_x, of_dz = 0.0, 0.0
             for j in range(x.shape[1]):
-                of_x += x[q, j, lane] * x[q, j, lane]
+                of_x += np.float64(x[q, j, lane]) ** 2
             for k in range(fan_out):
-                of_dz += dz[q, k, lane] * dz[q, k, lane]
+                of_dz += np.float64(dz[q, k, lane]) ** 2
             squares[q, lane] += of_x * of_dz
 
 

@@ -4,7 +4,7 @@ Legend: n rows of a batch, `fan_in` and `fan_out` units. x is what comes in, w (
 b (fan_out) are trained, z = x @ w + b is the pre-activation, a = f(z) the activation, h what goes
 out (h = a, or h = a + x with a skip). All but w and b are stored in blocks of lanes (see `layout`).
 `dx` is the gradient of the loss with respect to x, and so on; `plan` says how products are made
-(`gemm.Plan`). Kernels write into their first arguments and allocate nothing.
+(`plan.Plan`). Kernels write into their first arguments and allocate nothing.
 
 A literal such as 1 would widen float32 arithmetic to float64 in numba; constants are therefore made
 with `z.dtype.type`. NaN must survive: `not (z <= 0)` is true for NaN where `z > 0` is not, hence

@@ -2,7 +2,7 @@
 
 A layer's units are stored as (blocks, units, LANES): LANES numbers, 64 bytes, stand side by side
 for every unit of a block. In a single run the lanes are rows of the batch, row i in lane i % LANES
-of block i // LANES; the lanes behind the last row hold finite numbers that nobody reads. When
+of block i // LANES; what is in the lanes behind the last row never enters a sum. When
 repetitions of an experiment are packed together, block i is row i and lane r is repetition r.
 Either way every loop over lanes is a vector instruction, without a remainder, and a layer's work is
 the same whichever way it is counted.

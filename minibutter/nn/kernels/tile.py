@@ -67,7 +67,8 @@ VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") el
 HAS_FMA = bool(_FEATURES.get("fma") or _FEATURES.get("neon"))
 
 # A line is 1, 2 or 4 vectors. Accumulators, a row of B and one broadcast must fit the registers:
-# 24 + 4 + 1 of 32 with AVX-512, 12 + 2 + 1 of 16 with AVX2, 8 + 4 + 1 of 16 with SSE and NEON.
+# 24 + 4 + 1 of 32 with AVX-512, 12 + 2 + 1 of 16 with AVX2, 8 + 4 + 1 of 16 with SSE. NEON gets as
+# many, though it has 32.
 TILE_ROWS, TILE_LINES = {64: (6, 4), 32: (6, 1), 16: (2, 1)}[VECTOR_BYTES]
 
 

@@ -13,7 +13,10 @@ from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.kernels.tile import TILE_LINES, TILE_ROWS
 
 MAX_TILE_ROWS, MAX_TILE_LINES = 16, 8
-"""Beyond these no processor has the registers."""
+MAX_LINES_IN_TILE = 32
+"""Beyond these no processor has the registers, and compilation takes minutes."""
+
+MAX_SIZE = 2**31 - 1
 
 _TYPICAL_CACHES = {1: 32 * 2**10, 2: 512 * 2**10, 3: 8 * 2**20}
 
@@ -80,13 +83,14 @@ class Tiling:
         Raises
         ------
         ValueError
-            If a size is not positive, or tile_columns is not a multiple of a cache line.
+            If a size is not a positive number, tile_columns is not a multiple of a cache line, or
+            the tile is larger than any processor's registers.
         """
         caches = caches or _CACHES
         size, lanes = np.dtype(dtype).itemsize, lanes_of(dtype)
         for name, value in vars(self).items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+            if value is not None and not (isinstance(value, int) and 1 <= value <= MAX_SIZE):
+                raise ValueError(f"{name} is {value}; only 1 to {MAX_SIZE} can be")
         tile_rows = self.tile_rows or TILE_ROWS
         tile_columns = self.tile_columns or TILE_LINES * lanes
         if tile_rows > MAX_TILE_ROWS:
@@ -95,6 +99,11 @@ class Tiling:
             raise ValueError(
                 f"tile_columns is {tile_columns}; for {dtype} it must be a multiple of {lanes}, "
                 f"a cache line, and at most {MAX_TILE_LINES * lanes}"
+            )
+        if tile_rows * (tile_columns // lanes) > MAX_LINES_IN_TILE:
+            raise ValueError(
+                f"tile_rows is {tile_rows} and tile_columns is {tile_columns}; their product, "
+                f"{tile_rows * tile_columns}, must be at most {MAX_LINES_IN_TILE * lanes}"
             )
         block_depth = self.block_depth or max(caches[1] * 3 // 8 // (lanes * size), 1)
         block_rows = self.block_rows or _round_up(

@@ -96,16 +96,26 @@ def test_a_size_that_is_named_is_taken_and_the_others_stay_defaults(name, dtype)
 @pytest.mark.parametrize(
     ("sizes", "dtype", "message"),
     [
-        ({"tile_rows": 0}, "float32", "tile_rows is 0; it must be at least 1"),
+        ({"tile_rows": 0}, "float32", "tile_rows is 0; only 1 to 2147483647 can be"),
         ({"tile_rows": 17}, "float32", "tile_rows is 17; it must be at most 16"),
-        ({"tile_columns": -16}, "float32", "tile_columns is -16; it must be at least 1"),
+        ({"tile_columns": -16}, "float32", "tile_columns is -16; only 1 to 2147483647 can be"),
         ({"tile_columns": 8}, "float32",
          "tile_columns is 8; for float32 it must be a multiple of 16, a cache line, and at most "
          "128"),
         ({"tile_columns": 72}, "float64", "tile_columns is 72; for float64 .*multiple of 8.* 64"),
-        ({"block_rows": 0}, "float32", "block_rows is 0; it must be at least 1"),
-        ({"block_depth": -1}, "float32", "block_depth is -1; it must be at least 1"),
-        ({"block_columns": 0}, "float64", "block_columns is 0; it must be at least 1"),
+        (
+            {"tile_rows": 16, "tile_columns": 128},
+            "float32",
+            "tile_rows is 16 and tile_columns is 128; their product, 2048, must be at most 512",
+        ),
+        (
+            {"block_depth": 2**62},
+            "float32",
+            f"block_depth is {2**62}; only 1 to 2147483647 can be",
+        ),
+        ({"block_rows": 0}, "float32", "block_rows is 0; only 1 to 2147483647 can be"),
+        ({"block_depth": -1}, "float32", "block_depth is -1; only 1 to 2147483647 can be"),
+        ({"block_columns": 0}, "float64", "block_columns is 0; only 1 to 2147483647 can be"),
     ],
 )  # fmt: skip
 def test_impossible_size_is_refused_with_the_reason(sizes, dtype, message):
