@@ -349,9 +349,13 @@ def compile_kernels(dtype: str, kernel: str = "tiled", tiling: Tiling = DEFAULT_
     network = Network(
         n_inputs=1, widths=(1, 1), task="regression", dtype=dtype, kernel=kernel, tiling=tiling
     )
-    sizes = tiling.resolved(dtype)
+    shape, usual_shape = (
+        f"{sizes.tile_rows}x{sizes.tile_columns}"
+        for sizes in (tiling.resolved(dtype), DEFAULT_TILING.resolved(dtype))
+    )
+    is_usual = kernel == "tiled" and shape == usual_shape
     rows = np.zeros((1, 1), dtype=dtype)
-    with compile_once(f"{dtype}-{kernel}-{sizes.tile_rows}x{sizes.tile_columns}"):
+    with compile_once(dtype if is_usual else f"{dtype}-{kernel}-{shape}"):
         Trainer(
             network,
             np.zeros(network.num_parameters, dtype=dtype),
