@@ -161,7 +161,7 @@ def test_group_that_measures_little_has_the_bits_of_single_runs_that_do(dtype):
     )  # fmt: skip
     for row in rows:
         assert row.trained is None
-        np.testing.assert_array_equal(row.train[1:-1], np.zeros(9))
+        assert np.isnan(row.train[1:-1]).all()  # not measured
         assert row.train[0] > 0
         assert row.train[-1] > 0
 
