@@ -32,9 +32,9 @@ from numba.core import caching, cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-PATIENCE_S = 120.0
-"""How long a process waits for another's compilation, which takes some 30 s, before it compiles
-for itself: the other may have been stopped (Ctrl-Z), or its node may hang."""
+PATIENCE_S = 240.0
+"""How long a process waits for another's compilation, which takes about a minute, before it
+compiles for itself: the other may have been stopped (Ctrl-Z), or its node may hang."""
 
 _NAP_S = 0.05
 
