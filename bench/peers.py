@@ -153,7 +153,7 @@ def as_notes(document: dict) -> list[str]:
         f"ceiling, {document['ceiling_gflops']['float32']:.0f} GFLOP/s, measured in the same "
         "rounds.",
         "First epoch, with compilation (most of ours happens before it: `minibutter warmup` takes "
-        f"about a minute from nothing): {'; '.join(_first_epochs(document))}.",
+        f"about half a minute from nothing): {'; '.join(_first_epochs(document))}.",
         f"{machine['cpu_model']}, Python {machine['python_version']}, "
         f"numba {machine['numba_version']}, {versions}. "
         "Measured and written by `python -m bench.peers --readme`.",

@@ -8,7 +8,7 @@ import typer
 from minibutter.cli.options import Mistake
 
 _REMEDY = (
-    "every process will compile for itself, which takes about a minute; "
+    "every process will compile for itself, which takes about half a minute; "
     "let NUMBA_CACHE_DIR name a folder that can be written"
 )
 

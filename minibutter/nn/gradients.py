@@ -8,6 +8,8 @@ NumPy.
 import numpy as np
 
 from minibutter.nn.kernels import arena, epoch, examples
+from minibutter.nn.kernels.jit import in_python
+from minibutter.nn.kernels.metrics import LOSS, add_row_losses
 from minibutter.nn.network import Network, check_penalty
 
 
@@ -45,10 +47,11 @@ class BatchGradient:
         """
         blocks = self._forward(parameters, x, y)
         topology = self.network.topology
-        sums = np.zeros((1, epoch.N_SUMS))
-        epoch.add_metrics(sums, topology, self._work, blocks, len(x), True, False)
+        total = np.zeros((1, 1))
+        row_losses = in_python(arena.output_rows)(self._work, blocks)[LOSS]
+        add_row_losses(total, row_losses.reshape(-1, 1)[: len(x)])
         epoch.penalty(topology, parameters, self._work.penalties, *self._penalty)
-        return float(sums[0, 0] / len(x) + self._work.penalties[0])
+        return float(total[0, 0] / len(x) + self._work.penalties[0])
 
     def gradient(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Gradient (P,) of `loss`; takes what `loss` takes."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from minibutter.nn.kernels import arena, epoch
 from minibutter.nn.kernels.gemm import RUNGS
+from minibutter.nn.kernels.jit import in_python
 from minibutter.nn.kernels.layout import aligned_zeros, count_blocks, lanes_of
 from minibutter.nn.kernels.metrics import N_METRICS
 from minibutter.nn.kernels.plan import make_plan
@@ -205,7 +206,7 @@ class Network:
         work = arena.Workspace(
             batch_size=batch_size,
             x=aligned_zeros((blocks, self.n_inputs + 1, lanes), dtype),
-            z=aligned_zeros(units if self.activation != "relu" or any(self.skip) else 1, dtype),
+            z=aligned_zeros(units if self.activation != "relu" else 1, dtype),
             a=aligned_zeros(units if any(self.skip) else 1, dtype),
             h=aligned_zeros(blocks * sum(width + 1 for width in hidden) * lanes, dtype),
             dz=aligned_zeros((2, widest), dtype),
@@ -228,5 +229,5 @@ class Network:
         )
         work.x[:, -1] = 1
         for layer in range(len(hidden)):
-            arena.layer_output(self.topology, work, layer, blocks)[:, -1] = 1
+            in_python(arena.layer_output)(self.topology, work, layer, blocks)[:, -1] = 1
         return work._replace(**epoch.compile_steps(self.topology, work))

@@ -336,9 +336,9 @@ def _check_starts(network: Network, starts: Sequence[Start], batch_size: int) ->
 def compile_kernels(dtype: str, kernel: str = "tiled", tiling: Tiling = DEFAULT_TILING) -> None:
     """Compile, or load from disk, everything that an epoch needs, so that no run is timed with it.
 
-    Takes about a minute where the kernels of this dtype were never compiled before, and a few for
-    another rung or another shape of tile; of several processes one does it, and the others sleep
-    until it has. A BLAS that the rung calls is loaded afterwards.
+    Takes about half a minute where the kernels of this dtype were never compiled before, and
+    seconds for another rung or shape of tile; of several processes one does it, and the others
+    sleep until it has. A BLAS that the rung calls is loaded afterwards.
 
     Parameters
     ----------

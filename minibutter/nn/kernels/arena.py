@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minibutter.nn.kernels.jit import kernel, view
-from minibutter.nn.kernels.layout import gather_repetitions, gather_rows
+from minibutter.nn.kernels.layout import gather_repetitions, gather_rows, units_from_blocks
 from minibutter.nn.kernels.metrics import N_METRICS
 from minibutter.nn.kernels.plan import Plan
 
@@ -86,12 +86,14 @@ def layer_output(topology, work, layer, blocks):
     return work.h[start : start + blocks * width * lanes].reshape(blocks, width, lanes)
 
 
-@kernel
+@view
 def layer_activation(topology, work, layer, blocks):
     """View (blocks, >= fan_out, LANES) of a = f(z): the output itself, unless a skip is added."""
     if topology.skip[layer]:
-        return layer_units(topology, work, work.a, layer, blocks)
-    return layer_output(topology, work, layer, blocks)
+        a = layer_units(topology, work, work.a, layer, blocks)
+    else:
+        a = layer_output(topology, work, layer, blocks)
+    return a
 
 
 @view
@@ -111,34 +113,6 @@ def output_blocks(topology, work, blocks):
     """View (blocks, n_outputs, LANES) of the output layer's z or dz as products want it."""
     lanes, width = work.x.shape[2], topology.fan_out[-1]
     return work.output_blocks[: blocks * width * lanes].reshape(blocks, width, lanes)
-
-
-@kernel
-def outputs_from_blocks(topology, work, which, blocks):
-    """Copy work.output_blocks to one of work.outputs."""
-    units, lines = (
-        output_units(topology, work, which, blocks),
-        output_blocks(topology, work, blocks),
-    )
-    lanes = lines.shape[2]
-    for q in range(blocks):
-        for k in range(lines.shape[1]):
-            for lane in range(lanes):
-                units[0, k, q * lanes + lane] = lines[q, k, lane]
-
-
-@kernel
-def blocks_from_outputs(topology, work, which, blocks):
-    """Copy one of work.outputs to work.output_blocks."""
-    units, lines = (
-        output_units(topology, work, which, blocks),
-        output_blocks(topology, work, blocks),
-    )
-    lanes = lines.shape[2]
-    for q in range(blocks):
-        for k in range(lines.shape[1]):
-            for lane in range(lanes):
-                lines[q, k, lane] = units[0, k, q * lanes + lane]
 
 
 @view
@@ -172,5 +146,5 @@ def gather(topology, work, x, y, orders, start, n):
     else:
         gather_repetitions(work.x, x, orders, start, n, work.gather_scratch)
         gather_repetitions(targets, y, orders, start, n, work.gather_scratch)
-    outputs_from_blocks(topology, work, Y, blocks)
+    units_from_blocks(output_units(topology, work, Y, blocks), targets)
     return blocks

@@ -22,7 +22,6 @@ import numpy as np
 
 from minibutter.nn.kernels import arena, layers, losses, optimizers
 from minibutter.nn.kernels.arena import (
-    blocks_from_outputs,
     gather,
     layer_activation,
     layer_output,
@@ -31,10 +30,10 @@ from minibutter.nn.kernels.arena import (
     output_blocks,
     output_rows,
     output_units,
-    outputs_from_blocks,
     work_half,
 )
-from minibutter.nn.kernels.jit import address_of, call, kernel
+from minibutter.nn.kernels.jit import address_of, call, kernel, view
+from minibutter.nn.kernels.layout import blocks_from_units, units_from_blocks
 from minibutter.nn.kernels.metrics import (
     LOSS,
     METRICS,
@@ -123,42 +122,47 @@ def forward(topology, parameters, work, blocks):
             layers.skip_forward(h, a, below)
         below = h
     w = layer_weights(topology, parameters, last)
-    z = output_blocks(topology, work, blocks)
-    layers.dense_forward(z, below, w, topology.repetitions, work.plan, plain)
-    outputs_from_blocks(topology, work, arena.LOGITS, blocks)
-    losses_forward(topology, work, blocks)
-
-
-@kernel
-def losses_forward(topology, work, blocks):
-    """The outputs p of the batch from its logits, and the loss of every row.
-
-    Writes: work.outputs, the loss in work.row_values.
-    """
+    last_blocks = output_blocks(topology, work, blocks)
+    layers.dense_forward(last_blocks, below, w, topology.repetitions, work.plan, plain)
     z = output_units(topology, work, arena.LOGITS, blocks)
     p = output_units(topology, work, arena.P, blocks)
     y = output_units(topology, work, arena.Y, blocks)
-    row_losses = output_rows(work, blocks)[LOSS]
-    if topology.loss == SIGMOID_MSE:
-        losses.sigmoid_mse_forward(p, row_losses, z, y)
-    elif topology.loss == SIGMOID_BINARY_CROSS_ENTROPY:
-        losses.sigmoid_binary_cross_entropy_forward(p, row_losses, z, y)
-    else:
-        losses.softmax_cross_entropy_forward(p, row_losses, z, y, work.loss_scratch)
+    units_from_blocks(z, last_blocks)
+    loss_forward(topology.loss, p, output_rows(work, blocks)[LOSS], z, y, work.loss_scratch)
 
 
 @kernel
-def losses_backward(topology, work, blocks, n):
-    """Gradient of the mean loss of n rows with respect to the logits. Writes: work.outputs."""
-    dz = output_units(topology, work, arena.DZ, blocks)
-    p = output_units(topology, work, arena.P, blocks)
-    y = output_units(topology, work, arena.Y, blocks)
-    if topology.loss == SIGMOID_MSE:
+def loss_forward(code, p, row_losses, z, y, scratch):
+    """Outputs and losses of rows for the loss of that code; arrays as in `losses`."""
+    if code == SIGMOID_MSE:
+        losses.sigmoid_mse_forward(p, row_losses, z, y)
+    elif code == SIGMOID_BINARY_CROSS_ENTROPY:
+        losses.sigmoid_binary_cross_entropy_forward(p, row_losses, z, y)
+    else:
+        losses.softmax_cross_entropy_forward(p, row_losses, z, y, scratch)
+
+
+@kernel
+def loss_backward(code, dz, p, y, n):
+    """Gradient of the mean loss of n rows for the loss of that code; arrays as in `losses`."""
+    if code == SIGMOID_MSE:
         losses.sigmoid_mse_backward(dz, p, y, n)
-    elif topology.loss == SIGMOID_BINARY_CROSS_ENTROPY:
+    elif code == SIGMOID_BINARY_CROSS_ENTROPY:
         losses.sigmoid_binary_cross_entropy_backward(dz, p, y, n)
     else:
         losses.softmax_cross_entropy_backward(dz, p, y, n)
+
+
+@view
+def output_gradient(topology, work, blocks, n):
+    """dz (blocks, n_outputs, LANES) of the mean loss of n rows. Writes: work.outputs and blocks."""
+    dz = output_units(topology, work, arena.DZ, blocks)
+    p = output_units(topology, work, arena.P, blocks)
+    y = output_units(topology, work, arena.Y, blocks)
+    loss_backward(topology.loss, dz, p, y, n)
+    dz_blocks = output_blocks(topology, work, blocks)
+    blocks_from_units(dz_blocks, dz)
+    return dz_blocks
 
 
 @kernel
@@ -168,9 +172,7 @@ def backward(topology, parameters, work, blocks, n):
     Writes: work.dw (P * R,). Reads: what `forward` left in work; n: rows of the batch.
     """
     last = topology.fan_out.size - 1
-    losses_backward(topology, work, blocks, n)
-    blocks_from_outputs(topology, work, arena.DZ, blocks)
-    dz = output_blocks(topology, work, blocks)
+    dz = output_gradient(topology, work, blocks, n)
     backward_parameters(topology, work, last, dz, n)
     backward_input(topology, parameters, work, last, dz)
     for layer in range(last - 1, -1, -1):
@@ -206,9 +208,9 @@ def backward_input(topology, parameters, work, layer, dz):
     if topology.skip[layer]:
         layers.skip_backward(dh_below, work_half(work.dh, layer, blocks, width, lanes))
     # h = a or h = a + x: either way da = dh.
-    z = layer_units(topology, work, work.z, layer - 1, blocks)
+    z = a if topology.activation == RELU else layer_units(topology, work, work.z, layer - 1, blocks)
     for q in range(blocks):
-        dz_q, da_q, z_q, a_q = dz_below[q], dh_below[q], z[q], a[q, :width]
+        dz_q, da_q, z_q, a_q = dz_below[q], dh_below[q], z[q, :width], a[q, :width]
         size = width * lanes
         activation_backward(
             topology.activation,
@@ -225,7 +227,8 @@ def penalty(topology, parameters, totals, l1, l2):
 
     Writes: totals (R,) float64. Reads: parameters (P * R,).
     """
-    totals[:] = 0
+    for repetition in range(topology.repetitions):
+        totals[repetition] = 0
     if l1 == 0 and l2 == 0:
         return
     for layer in range(topology.fan_out.size):
@@ -281,17 +284,15 @@ def update(optimizer, parameters, slots, gradient, step):
 
 
 @kernel
-def add_metrics(sums, topology, work, blocks, n, is_binary, records_metrics):
+def add_metrics(sums, rows, p, y, n, is_binary, records_metrics, scratch):
     """Add the batch to the sums of every repetition: all ten metrics, or only the loss.
 
-    Updates: sums (R, >= 10) float64. Reads: what `forward` left in work.
+    Updates: sums (R, >= 10) float64, rows (10, 1, blocks * LANES), whose losses are there already.
+    Reads: p, y (1, n_outputs, blocks * LANES), n: rows of a repetition.
     """
-    rows = output_rows(work, blocks)
-    repetitions = topology.repetitions
+    repetitions = sums.shape[0]
     if records_metrics:
-        p = output_units(topology, work, arena.P, blocks)
-        y = output_units(topology, work, arena.Y, blocks)
-        row_metrics(rows, p, y, is_binary, work.loss_scratch)
+        row_metrics(rows, p, y, is_binary, scratch)
         n_rows = rows.shape[2] // repetitions
         add_rows(sums, rows.reshape(N_METRICS, n_rows, repetitions)[:, :n])
     else:
@@ -312,10 +313,13 @@ def compile_steps(topology, work) -> dict[str, int]:
 def _compile_steps(topology, work, parameters) -> dict[str, int]:
     number, flag = numba.int64, numba.boolean
     sums = numba.types.Array(numba.float64, 2, "C")
+    scratch, units = (numba.types.Array(parameters.dtype, ndim, "C") for ndim in (2, 3))
     return {
         "forward": address_of(forward, topology, parameters, work, number),
         "backward": address_of(backward, topology, parameters, work, number, number),
-        "add_metrics": address_of(add_metrics, sums, topology, work, number, number, flag, flag),
+        "add_metrics": address_of(
+            add_metrics, *(sums, units, units, units, number, flag, flag, scratch)
+        ),
     }
 
 
@@ -345,12 +349,14 @@ def train_epoch(
     this epoch, l1, l2: penalty factors, is_binary: see `metrics`.
     """
     n_rows, batch_size = orders.shape[1], work.batch_size
-    sums[:] = 0
     for start in range(0, n_rows, batch_size):
         n = min(batch_size, n_rows - start)
         blocks = gather(topology, work, x, y, orders, start, n)
         call(work.forward, (topology, parameters, work, blocks))
-        call(work.add_metrics, (sums, topology, work, blocks, n, is_binary, records_metrics))
+        rows = output_rows(work, blocks)
+        p = output_units(topology, work, arena.P, blocks)
+        t = output_units(topology, work, arena.Y, blocks)
+        call(work.add_metrics, (sums, rows, p, t, n, is_binary, records_metrics, work.loss_scratch))
         penalty(topology, parameters, work.penalties, l1, l2)
         for repetition in range(topology.repetitions):
             sums[repetition, PENALTY] += n * work.penalties[repetition]
@@ -372,12 +378,14 @@ def evaluate(sums, work, topology, parameters, x, y, orders, l1, l2, is_binary, 
     (R, n_rows) int64: in which the rows are summed.
     """
     n_rows, batch_size = orders.shape[1], work.batch_size
-    sums[:] = 0
     for start in range(0, n_rows, batch_size):
         n = min(batch_size, n_rows - start)
         blocks = gather(topology, work, x, y, orders, start, n)
         call(work.forward, (topology, parameters, work, blocks))
-        call(work.add_metrics, (sums, topology, work, blocks, n, is_binary, records_metrics))
+        rows = output_rows(work, blocks)
+        p = output_units(topology, work, arena.P, blocks)
+        t = output_units(topology, work, arena.Y, blocks)
+        call(work.add_metrics, (sums, rows, p, t, n, is_binary, records_metrics, work.loss_scratch))
     for repetition in range(topology.repetitions):
         finish_metrics(sums[repetition, :PENALTY], n_rows)
     penalty(topology, parameters, sums[:, PENALTY], l1, l2)

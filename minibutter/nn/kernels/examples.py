@@ -7,14 +7,8 @@ itself need not be formed (Goodfellow 2015, arXiv:1510.01799).
 
 import numpy as np
 
-from minibutter.nn.kernels.arena import (
-    DZ,
-    blocks_from_outputs,
-    layer_output,
-    output_blocks,
-    work_half,
-)
-from minibutter.nn.kernels.epoch import backward_input, losses_backward
+from minibutter.nn.kernels.arena import layer_output, work_half
+from minibutter.nn.kernels.epoch import backward_input, output_gradient
 from minibutter.nn.kernels.jit import kernel
 
 
@@ -43,10 +37,8 @@ def example_squared_norms(squares, topology, parameters, work, blocks):
     Writes: squares (blocks, LANES) float64; lanes without a row have no meaning.
     """
     squares[:] = 0
-    losses_backward(topology, work, blocks, 1)  # the mean over one row is the row's own loss
-    blocks_from_outputs(topology, work, DZ, blocks)
     last = topology.fan_out.size - 1
-    dz = output_blocks(topology, work, blocks)
+    dz = output_gradient(topology, work, blocks, 1)  # the mean over one row is the row's own loss
     for layer in range(last, 0, -1):
         add_squared_norms(squares, layer_output(topology, work, layer - 1, blocks), dz)
         backward_input(topology, parameters, work, layer, dz)

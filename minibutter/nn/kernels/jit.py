@@ -33,7 +33,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 PATIENCE_S = 240.0
-"""How long a process waits for another's compilation, which takes about a minute, before it
+"""How long a process waits for another's compilation, which takes half a minute, before it
 compiles for itself: the other may have been stopped (Ctrl-Z), or its node may hang."""
 
 _NAP_S = 0.05
@@ -180,11 +180,16 @@ def inlined_kernel(function: Callable) -> Callable:
 
 
 def view(function: Callable) -> Callable:
-    """A few lines that stand in place of their call, for views into a workspace.
+    """A few lines that stand in place of their call in kernels, for views into a workspace.
 
-    As a function of its own each would take the hundreds of numbers that a workspace consists of.
+    As a kernel of its own each would take the hundreds of numbers that a workspace consists of.
     """
     return numba.njit(inline="always")(function)
+
+
+def in_python(view: Callable) -> Callable:
+    """A view to be called from Python, where it would otherwise be compiled first."""
+    return getattr(view, "py_func", view)
 
 
 def _compile(function: Callable, **options) -> Callable:

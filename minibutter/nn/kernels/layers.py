@@ -18,6 +18,7 @@ import math
 
 from minibutter.nn.kernels.elementary import exp, tanh
 from minibutter.nn.kernels.jit import call, inlined_kernel, kernel
+from minibutter.nn.kernels.layout import swap_axes
 from minibutter.nn.kernels.tile import PLAIN
 
 # ---------------------------------------------------------------------------------------------
@@ -35,10 +36,8 @@ def dense_forward(z, x, w, repetitions, plan, epilogue):
     if repetitions == 1:
         call(plan.multiply_transposed, (z, w.T, x, plan, epilogue, z))
     else:
-        w_lanes = w.reshape(w.shape[0], -1, repetitions)
-        z_lines, x_lines = z.transpose(0, 1, 2), x.transpose(0, 1, 2)
-        wt = w_lanes.transpose(1, 0, 2)
-        call(plan.multiply_lanes, (z_lines, wt, x_lines, plan, epilogue, z_lines))
+        wt = swap_axes(w.reshape(w.shape[0], -1, repetitions))
+        call(plan.multiply_lanes, (z, wt, x, plan, epilogue, z))
 
 
 @kernel
@@ -51,9 +50,8 @@ def dense_backward_parameters(dw, x, dz, n, repetitions, plan):
     if repetitions == 1:
         call(plan.contract, (dw, x, dz, n, plan))
     else:
-        dw_lanes = dw.reshape(dw.shape[0], -1, repetitions).transpose(1, 0, 2)
-        x_lanes, dz_lanes = x.transpose(1, 0, 2), dz.transpose(1, 0, 2)
-        call(plan.multiply_lanes, (dw_lanes, x_lanes, dz_lanes, plan, PLAIN, dw_lanes))
+        dwt = swap_axes(dw.reshape(dw.shape[0], -1, repetitions))
+        call(plan.multiply_lanes, (dwt, swap_axes(x), swap_axes(dz), plan, PLAIN, dwt))
 
 
 @kernel
@@ -68,12 +66,7 @@ def dense_backward_input(dx, w, dz, repetitions, plan, epilogue, gate):
         call(plan.multiply, (dx, w[:fan_in], dz, plan, epilogue, gate))
     else:
         w_lanes = w[:fan_in].reshape(fan_in, -1, repetitions)
-        dx_lines, dz_lines = dx.transpose(0, 1, 2), dz.transpose(0, 1, 2)
-        gates = gate.transpose(0, 1, 2)
-        call(
-            plan.multiply_lanes,
-            (dx_lines, w_lanes.transpose(0, 1, 2), dz_lines, plan, epilogue, gates),
-        )
+        call(plan.multiply_lanes, (dx, w_lanes, dz, plan, epilogue, gate))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -105,13 +98,6 @@ def skip_backward(dx, dh):
 
 # ---------------------------------------------------------------------------------------------
 # Activations: all take (a, z) forward and (dz, da, z, a) backward, flat arrays of one size
-
-
-@kernel
-def relu_forward(a, z):
-    """a = max(z, 0)."""
-    for e in range(a.size):
-        a[e] = z[e] if not (z[e] <= 0) else 0
 
 
 @kernel

@@ -16,6 +16,7 @@ Legend: n rows of a batch, `width` units of a layer without the constant one.
 
 import numba
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from minibutter.nn.kernels.jit import kernel
 from minibutter.nn.kernels.tile import LINE_BYTES, VECTOR_BYTES, transpose_square
@@ -124,6 +125,39 @@ def _rows_to_block(blocks, q, rows, width):
         )
     else:
         blocks[q, :width] = rows[:, :width].T
+
+
+@kernel
+def units_from_blocks(units, blocks):
+    """Lay the lanes of all blocks behind each other: units[0, k, q LANES + lane] is of block q.
+
+    Writes: units (1, width, blocks * LANES). Reads: blocks (blocks, width, LANES).
+    """
+    lanes = blocks.shape[2]
+    for q in range(blocks.shape[0]):
+        for k in range(blocks.shape[1]):
+            for lane in range(lanes):
+                units[0, k, q * lanes + lane] = blocks[q, k, lane]
+
+
+@kernel
+def blocks_from_units(blocks, units):
+    """The way back from `units_from_blocks`. Writes: blocks. Reads: units."""
+    lanes = blocks.shape[2]
+    for q in range(blocks.shape[0]):
+        for k in range(blocks.shape[1]):
+            for lane in range(lanes):
+                blocks[q, k, lane] = units[0, k, q * lanes + lane]
+
+
+@kernel
+def swap_axes(array):
+    """View of a three-dimensional array with its first two axes exchanged.
+
+    numba's own `transpose` allocates, and takes seconds to compile.
+    """
+    (first, second, third), (step_1, step_2, step_3) = array.shape, array.strides
+    return as_strided(array, (second, first, third), (step_2, step_1, step_3))
 
 
 @kernel

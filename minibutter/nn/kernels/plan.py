@@ -93,7 +93,9 @@ def _compile_products(
         return {"multiply_lanes": address_of(multiply_lanes, *types)}
     multiply, contract = RUNGS[kernel]
     blocks = numba.types.Array(element, 3, "C")
-    rows, columns = (numba.types.Array(element, 2, layout) for layout in "CF")
+    # The tiles go by strides: for them one `multiply` serves either order of A.
+    layouts = "AA" if kernel == "tiled" else "CF"
+    rows, columns = (numba.types.Array(element, 2, layout) for layout in layouts)
     rest = plan_type, number, blocks
     return {
         "multiply": address_of(multiply, blocks, rows, blocks, *rest),
