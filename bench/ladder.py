@@ -26,7 +26,7 @@ from bench.ceiling import measure_fma_ceiling
 from bench.layer_shapes import CLASS_ENDS, LayerShape, count_layers, draw_sample
 from bench.markers import README, ROOT, write_table
 from bench.products import BATCH_SIZE, OPENBLAS, OURS, RUNGS, Product, check, make_products
-from bench.turns import quartiles
+from bench.turns import is_disturbed, quartiles
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.provenance import read_provenance
 
@@ -183,11 +183,6 @@ def as_line(row: dict) -> str:
     ratio = row["tiled_to_openblas_quartiles"][1]
     warning = " (disturbed)" if is_disturbed(row) else ""
     return f"{_describe(row)}: {speeds} GFLOP/s, tiled/OpenBLAS {ratio:.2f}{warning}"
-
-
-def is_disturbed(row: dict) -> bool:
-    """Whether a quarter of the samples had less than 95 % of the core."""
-    return row["core_share_quartiles"][0] < 0.95
 
 
 def _describe(row: dict) -> str:

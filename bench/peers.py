@@ -15,7 +15,7 @@ from importlib import metadata
 from bench.ceiling import measure_fma_ceiling
 from bench.markers import README, ROOT, write_table
 from bench.sides import BATCH_SIZE, LEARNING_RATE, N_ROWS, SINGLE_THREAD, Problem
-from bench.turns import measure
+from bench.turns import is_disturbed, measure
 from minibutter.provenance import read_provenance
 
 HIDDEN = ((4,) * 2, (16,) * 2, (32,) * 3, (64,) * 3, (256,) * 3, (1024,) * 3, (16,) * 18)
@@ -86,11 +86,6 @@ def as_line(row: dict) -> str:
     return f"{row['name']}: {', '.join(cells)}{warning}"
 
 
-def is_disturbed(row: dict) -> bool:
-    """Whether a quarter of the samples had less than 95 % of the core."""
-    return row["core_share_quartiles"][0] < 0.95
-
-
 def sides_in(document: dict) -> list[str]:
     """Names of all sides that any network was trained with, in the order of `LABELS`."""
     present = {name for row in document["networks"] for name in row["sides"]}
@@ -152,8 +147,10 @@ def as_notes(document: dict) -> list[str]:
         "The last column divides the operations of a step's matrix products by its time and by the "
         f"ceiling, {document['ceiling_gflops']['float32']:.0f} GFLOP/s, measured in the same "
         "rounds.",
-        "First epoch, with compilation (most of ours happens before it: `minibutter warmup` takes "
-        f"about half a minute from nothing): {'; '.join(_first_epochs(document))}.",
+        "In every epoch all sides get the same random order of 4096 rows and gather their batches "
+        "from it.",
+        "From nothing to the end of a first epoch, with compilation: "
+        f"{'; '.join(_first_epochs(document))}.",
         f"{machine['cpu_model']}, Python {machine['python_version']}, "
         f"numba {machine['numba_version']}, {versions}. "
         "Measured and written by `python -m bench.peers --readme`.",

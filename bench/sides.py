@@ -1,30 +1,25 @@
 """The libraries that `bench.peers` compares, each behind the same two calls.
 
 A `Side` trains the networks of one `Problem` by whole epochs and hands out its parameters. All
-sides start from the same weights, see the same rows in the same order and make the same steps:
-softmax cross-entropy, relu, Adam with Keras' epsilon, float32, one thread. What a library can do
-ahead (data in its own arrays, compilation) is done before any clock runs.
+sides start from the same weights, are given the same random order of the rows in every epoch, from
+which they gather their batches, and make the same steps: softmax cross-entropy, relu, Adam with
+Keras' epsilon, float32, one thread. What a library can do ahead (data and orders in its own arrays,
+compilation) is done before any clock runs.
 
 Libraries are imported where they are needed: every side runs in a process of its own.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from minibutter.nn import reference
 from minibutter.nn.network import Network
-from minibutter.nn.training import (
-    Start,
-    Trainer,
-    TrainingData,
-    TrainingGroup,
-    make_optimizer,
-)
+from minibutter.nn.training import Start, TrainingData, TrainingGroup, make_optimizer
 
 N_ROWS, BATCH_SIZE, LEARNING_RATE = 4096, 256, 1e-3
 STEPS = N_ROWS // BATCH_SIZE
@@ -86,6 +81,12 @@ class Problem:
         ]
         return x, y, np.array(starts)
 
+    def orders(self) -> Iterator[np.ndarray]:
+        """Random orders of the rows, int64 (repetitions, 4096), one array an epoch, without end."""
+        rng = np.random.default_rng(1)
+        while True:
+            yield np.array([rng.permutation(N_ROWS) for _ in range(self.repetitions)])
+
     def layers(self, parameters: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Views (w, b) of every layer in one flat vector."""
         network = self.network
@@ -103,73 +104,56 @@ def join_layers(layers) -> np.ndarray:
 class Side(Protocol):
     """Networks in training."""
 
-    def run_epoch(self) -> None:
+    def load_order(self, order: np.ndarray) -> Any:
+        """What `run_epoch` takes for an order (repetitions, 4096); no clock runs."""
+
+    def run_epoch(self, order: Any) -> None:
         """Make `STEPS` steps in every network and return when they are done."""
 
     def parameters(self) -> np.ndarray:
         """Flat parameters (repetitions, num_parameters)."""
 
 
-class InOrder:
-    """A shuffle that leaves rows in their order, so that all sides see the same batches."""
+class Given:
+    """In the place of a random generator: draws the order that was given to it."""
+
+    order: np.ndarray
 
     def permutation(self, n: int) -> np.ndarray:
-        """0, 1, 2, ..."""
-        return np.arange(n)
+        """The order, of n rows."""
+        return self.order
 
 
-class Trainers:
-    """Our kernels: a `Trainer` for every repetition, one after the other.
+class Packed:
+    """Our kernels: all repetitions in one `TrainingGroup`; a group of one is a single run.
 
-    Its epoch draws an order, gathers the rows of every batch and evaluates a test set, here of
-    one row.
+    Its epoch gathers the rows of every batch and evaluates a test set, here of one row.
     """
 
     def __init__(self, problem: Problem, **options) -> None:
         x, y, starts = problem.draw()
-        self.trainers = [
-            Trainer(
-                problem.network,
-                start,
-                make_optimizer("adam", LEARNING_RATE),
-                TrainingData(rows, targets, rows[:1], targets[:1]),
-                batch_size=BATCH_SIZE,
-                shuffle=InOrder(),
-                **options,
-            )
-            for rows, targets, start in zip(x, y, starts, strict=True)
-        ]
-
-    def run_epoch(self) -> None:
-        for trainer in self.trainers:
-            trainer.run_epoch()
-
-    def parameters(self) -> np.ndarray:
-        return np.array([trainer.parameters for trainer in self.trainers])
-
-
-class Group:
-    """Our kernels: the repetitions packed into the lanes of vector registers."""
-
-    def __init__(self, problem: Problem, **options) -> None:
-        x, y, starts = problem.draw()
+        self.shuffles = [Given() for _ in starts]
         self.group = TrainingGroup(
             problem.network,
             [
-                Start(start, TrainingData(rows, targets, rows[:1], targets[:1]), InOrder())
-                for rows, targets, start in zip(x, y, starts, strict=True)
+                Start(start, TrainingData(rows, targets, rows[:1], targets[:1]), shuffle)
+                for rows, targets, start, shuffle in zip(x, y, starts, self.shuffles, strict=True)
             ],
             make_optimizer("adam", LEARNING_RATE),
             batch_size=BATCH_SIZE,
             **options,
         )
-        self.repetitions = problem.repetitions
 
-    def run_epoch(self) -> None:
+    def load_order(self, order: np.ndarray) -> np.ndarray:
+        return order
+
+    def run_epoch(self, order: np.ndarray) -> None:
+        for shuffle, rows in zip(self.shuffles, order, strict=True):
+            shuffle.order = rows
         self.group.run_epoch()
 
     def parameters(self) -> np.ndarray:
-        return np.array([self.group.parameters(r) for r in range(self.repetitions)])
+        return np.array([self.group.parameters(r) for r in range(len(self.shuffles))])
 
 
 class NumpyReference:
@@ -182,11 +166,13 @@ class NumpyReference:
             reference.Adam(np.float32(LEARNING_RATE)) for _ in range(problem.repetitions)
         ]
 
-    def run_epoch(self) -> None:
+    def load_order(self, order: np.ndarray) -> np.ndarray:
+        return order
+
+    def run_epoch(self, order: np.ndarray) -> None:
         skip = self.problem.network.skip
         for r, optimizer in enumerate(self.optimizers):
-            for first in range(0, N_ROWS, BATCH_SIZE):
-                rows = slice(first, first + BATCH_SIZE)
+            for rows in order[r].reshape(STEPS, BATCH_SIZE):
                 layers = self.problem.layers(self.w[r])
                 gradient = reference.backward(
                     layers, skip, "relu", "classification", self.x[r, rows], self.y[r, rows]
@@ -218,14 +204,13 @@ class _TorchRun:
 
         self.loss = torch.compile(loss) if is_compiled else loss
         self.adam = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
-        rows, labels = torch.from_numpy(x), torch.from_numpy(y.argmax(axis=1))
-        self.batches = list(zip(rows.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True))
+        self.x, self.labels = torch.from_numpy(x), torch.from_numpy(y.argmax(axis=1))
         self.step = 0
 
-    def run_epoch(self) -> None:
-        for rows, labels in self.batches:
+    def run_epoch(self, batches) -> None:
+        for rows in batches:
             self.adam.zero_grad(set_to_none=True)
-            self.loss(rows, labels).backward()
+            self.loss(self.x[rows], self.labels[rows]).backward()
             self.step += 1
             # Keras' "epsilon hat", which is added before bias correction, in PyTorch's terms.
             self.adam.param_groups[0]["eps"] = EPSILON / math.sqrt(1 - BETA_2**self.step)
@@ -248,16 +233,24 @@ class Torch:
             for rows, targets, start in zip(*problem.draw(), strict=True)
         ]
 
-    def run_epoch(self) -> None:
-        for run in self.runs:
-            run.run_epoch()
+    def load_order(self, order: np.ndarray) -> list:
+        import torch
+
+        return [torch.from_numpy(rows).split(BATCH_SIZE) for rows in order]
+
+    def run_epoch(self, order: list) -> None:
+        for run, batches in zip(self.runs, order, strict=True):
+            run.run_epoch(batches)
 
     def parameters(self) -> np.ndarray:
         return np.array([run.parameters() for run in self.runs])
 
 
-def _jax_epoch(state, batches):
-    """The whole epoch as one scan; state is (layers, first moments, second moments, steps)."""
+def _jax_epoch(state, data, order):
+    """The whole epoch as one scan; state is (layers, first moments, second moments, steps).
+
+    data are x (N_ROWS, n_inputs) and y (N_ROWS, n_outputs), order is (STEPS, BATCH_SIZE).
+    """
     import jax
     from jax import numpy as jnp
 
@@ -268,8 +261,9 @@ def _jax_epoch(state, batches):
         w, b = layers[-1]
         return -(targets * jax.nn.log_softmax(a @ w + b)).sum() / BATCH_SIZE
 
-    def step(state, batch):
+    def step(state, rows):
         layers, first, second, t = state
+        batch = [part.at[rows].get(mode="promise_in_bounds") for part in data]
         gradient = jax.grad(loss)(layers, *batch)
         t = t + 1
         # 1 - beta^t as such loses four digits in float32, enough to turn a relu on or off.
@@ -282,7 +276,7 @@ def _jax_epoch(state, batches):
         )
         return (layers, first, second, t), None
 
-    return jax.lax.scan(step, state, batches)[0]
+    return jax.lax.scan(step, state, order)[0]
 
 
 class Jax:
@@ -298,22 +292,24 @@ class Jax:
             layers = [(jnp.array(w), jnp.array(b)) for w, b in problem.layers(start)]
             zeros = [jax.tree.map(jnp.zeros_like, layers) for _ in range(2)]
             states.append((layers, *zeros, jnp.float32(0)))
-        batches = [
-            tuple(jnp.array(part.reshape(STEPS, BATCH_SIZE, -1)) for part in pair)
-            for pair in zip(x, y, strict=True)
-        ]
         self.is_mapped = problem.repetitions > 1
         if self.is_mapped:
-            stack = partial(jax.tree.map, lambda *parts: jnp.stack(parts))
-            self.state, self.batches = stack(*states), stack(*batches)
+            self.state = jax.tree.map(lambda *parts: jnp.stack(parts), *states)
+            self.data = jnp.array(x), jnp.array(y)
         else:
-            self.state, self.batches = states[0], batches[0]
+            self.state, self.data = states[0], (jnp.array(x[0]), jnp.array(y[0]))
         epoch = jax.vmap(_jax_epoch) if self.is_mapped else _jax_epoch
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.wait = jax.block_until_ready
 
-    def run_epoch(self) -> None:
-        self.state = self.wait(self.epoch(self.state, self.batches))
+    def load_order(self, order: np.ndarray):
+        from jax import numpy as jnp
+
+        batches = jnp.array(order.reshape(-1, STEPS, BATCH_SIZE), jnp.int32)
+        return self.wait(batches if self.is_mapped else batches[0])
+
+    def run_epoch(self, order) -> None:
+        self.state = self.wait(self.epoch(self.state, self.data, order))
 
     def parameters(self) -> np.ndarray:
         layers = self.state[0]
@@ -347,8 +343,11 @@ class ScikitLearn:
             self.model.intercepts_[layer][...] = b
         del self.model._optimizer
 
-    def run_epoch(self) -> None:
-        self.model.partial_fit(self.x, self.labels)
+    def load_order(self, order: np.ndarray) -> np.ndarray:
+        return order[0]
+
+    def run_epoch(self, order: np.ndarray) -> None:
+        self.model.partial_fit(self.x[order], self.labels[order])
 
     def parameters(self) -> np.ndarray:
         layers = zip(self.model.coefs_, self.model.intercepts_, strict=True)
@@ -358,10 +357,10 @@ class ScikitLearn:
 Makers = dict[str, Callable[[Problem], Side]]
 
 # The first of each is the one that peers are compared with. A variant of ours is one more line:
-# keywords of `Trainer` through `partial(Trainers, ...)`, or another class with a side's two calls.
+# keywords of `TrainingGroup` through `partial`, or another class with the calls of a `Side`.
 SINGLE_SIDES: Makers = {
-    "minibutter": partial(Trainers, records_metrics=False),
-    "minibutter_metrics": Trainers,
+    "minibutter": partial(Packed, records_metrics=False),
+    "minibutter_metrics": Packed,
     "numpy": NumpyReference,
     "scikit_learn": ScikitLearn,
     "pytorch": Torch,
@@ -369,8 +368,8 @@ SINGLE_SIDES: Makers = {
     "jax": Jax,
 }
 LANES_SIDES: Makers = {
-    "minibutter": partial(Group, records_metrics=False),
-    "minibutter_metrics": Group,
+    "minibutter": partial(Packed, records_metrics=False),
+    "minibutter_metrics": Packed,
     "pytorch": Torch,
     "jax": Jax,
 }

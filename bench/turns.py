@@ -10,7 +10,7 @@ epoch, which compiles what is to be compiled, and agree on where it ends.
 import math
 import time
 from contextlib import ExitStack
-from itertools import pairwise
+from itertools import islice, pairwise
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
@@ -50,12 +50,14 @@ def count_flops(problem: Problem) -> int:
 def serve(connection: Connection, problem: Problem, name: str) -> None:
     """A child's life: build and train one epoch, then as many as it is told, until told 0.
 
-    Sends (seconds, parameters) of the first epoch or, when that fails, (reason, None).
+    Sends (seconds, parameters) of the first epoch, the import of the library and compilation
+    included, or, when that fails, (reason, None).
     """
+    orders = problem.orders()
+    begun_s = time.perf_counter()
     try:
         side = sides_of(problem)[name](problem)
-        begun_s = time.perf_counter()
-        side.run_epoch()
+        side.run_epoch(side.load_order(next(orders)))
         first_epoch_s = time.perf_counter() - begun_s
     except Exception as error:  # A peer that is not there or cannot compile is a result.
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
@@ -63,10 +65,11 @@ def serve(connection: Connection, problem: Problem, name: str) -> None:
         return
     connection.send((first_epoch_s, side.parameters()))
     while epochs := connection.recv():
-        side.run_epoch()  # The caches hold what the side before has left in them.
+        first, *rest = (side.load_order(order) for order in islice(orders, 1 + epochs))
+        side.run_epoch(first)  # The caches hold what the side before has left in them.
         cpu_begun_s, begun_s = time.process_time(), time.perf_counter()
-        for _ in range(epochs):
-            side.run_epoch()
+        for order in rest:
+            side.run_epoch(order)
         duration_s = time.perf_counter() - begun_s
         connection.send((duration_s, time.process_time() - cpu_begun_s))
 
@@ -127,6 +130,11 @@ def check_agreement(
 def quartiles(values: np.ndarray) -> list[float]:
     """First quartile, median and third."""
     return np.percentile(values, [25, 50, 75]).tolist()
+
+
+def is_disturbed(row: dict) -> bool:
+    """Whether a quarter of the samples had less than 95 % of the core."""
+    return row["core_share_quartiles"][0] < 0.95
 
 
 def summarize_turns(

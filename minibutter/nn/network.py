@@ -217,9 +217,7 @@ class Network:
             row_values=aligned_zeros(N_METRICS * blocks * lanes, dtype),
             penalties=np.zeros(repetitions),
             loss_scratch=aligned_zeros((4, blocks * lanes), dtype),
-            gather_scratch=aligned_zeros(
-                (lanes, count_blocks(max(self.n_inputs, self.n_outputs), dtype) * lanes), dtype
-            ),
+            gathered_rows=np.zeros(lanes, np.int64),
             plan=make_plan(
                 self.kernel, self.tiling, dtype, self.n_inputs, self.widths, batch_size, repetitions
             ),

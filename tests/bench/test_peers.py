@@ -9,7 +9,7 @@ from bench import peers
 from bench.ceiling import CHAINS, run_chains
 from bench.figure import draw_peers, spread
 from bench.markers import README, read_table
-from bench.sides import BATCH_SIZE, LANES_SIDES, SINGLE_SIDES, NumpyReference, Problem, Trainers
+from bench.sides import BATCH_SIZE, LANES_SIDES, SINGLE_SIDES, NumpyReference, Packed, Problem
 from bench.turns import (
     TOLERANCE,
     Child,
@@ -195,9 +195,9 @@ def test_sides_that_end_elsewhere_are_not_timed():
 @pytest.mark.parametrize("repetitions", [1, 3])
 def test_our_kernels_and_the_reference_take_the_same_steps(repetitions):
     problem = Problem(5, (7, 3), 4, repetitions)
-    sides = {"minibutter": Trainers(problem), "numpy": NumpyReference(problem)}
+    sides = {"minibutter": Packed(problem), "numpy": NumpyReference(problem)}
     for side in sides.values():
-        side.run_epoch()
+        side.run_epoch(side.load_order(next(problem.orders())))
     ends = {name: side.parameters() for name, side in sides.items()}
     assert ends["minibutter"].shape == (repetitions, problem.network.num_parameters)
     check_agreement(ends, problem.draw()[2], TOLERANCE)
@@ -215,7 +215,7 @@ def test_a_child_times_the_epochs_that_it_is_told():
         duration_s, cpu_s = child.time_epochs(2)
         end = child.end
     expected = NumpyReference(problem)
-    expected.run_epoch()
+    expected.run_epoch(next(problem.orders()))
     np.testing.assert_array_equal(end, expected.parameters())
     assert duration_s > 0
     assert cpu_s > 0

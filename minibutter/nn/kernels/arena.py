@@ -53,7 +53,7 @@ class Workspace(NamedTuple):
     loss_scratch: np.ndarray  # (4, B * LANES)
     penalties: np.ndarray  # (R,) float64
     batch_size: int
-    gather_scratch: np.ndarray  # (LANES, the widest row in whole lines)
+    gathered_rows: np.ndarray  # (LANES,) int64: scratch of `gather`
     plan: Plan  # how products are made
     forward: int  # address of `epoch.forward`, which is part of every epoch and evaluation
     backward: int  # address of `epoch.backward`
@@ -141,10 +141,10 @@ def gather(topology, work, x, y, orders, start, n):
     blocks = (n + lanes - 1) // lanes if topology.repetitions == 1 else n
     targets = output_blocks(topology, work, blocks)
     if topology.repetitions == 1:
-        gather_rows(work.x, x[0], orders[0], start, n, work.gather_scratch)
-        gather_rows(targets, y[0], orders[0], start, n, work.gather_scratch)
+        gather_rows(work.x, x[0], orders[0], start, n, work.gathered_rows)
+        gather_rows(targets, y[0], orders[0], start, n, work.gathered_rows)
     else:
-        gather_repetitions(work.x, x, orders, start, n, work.gather_scratch)
-        gather_repetitions(targets, y, orders, start, n, work.gather_scratch)
+        gather_repetitions(work.x, x, orders, start, n, work.gathered_rows)
+        gather_repetitions(targets, y, orders, start, n, work.gathered_rows)
     units_from_blocks(output_units(topology, work, Y, blocks), targets)
     return blocks

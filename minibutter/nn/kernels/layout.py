@@ -19,9 +19,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from minibutter.nn.kernels.jit import kernel
-from minibutter.nn.kernels.tile import LINE_BYTES, VECTOR_BYTES, transpose_square
+from minibutter.nn.kernels.tile import LINE_BYTES, VECTOR_BYTES, gather_square, transpose_square
 
-_WORTH_TRANSPOSING = 8  # columns: below, going through registers costs more than it saves
+# Columns of packed repetitions: with fewer, all rows of one repetition after the other stay in the
+# first-level cache, which is worth more than whole vectors.
+_WORTH_TRANSPOSING = 6
 _HAS_REGISTERS = not numba.config.DISABLE_JIT
 
 
@@ -67,64 +69,73 @@ def _transpose(like, target, target_stride, n_targets, source, source_stride, n_
 
 
 @kernel
-def gather_rows(blocks, source, order, start, n, scratch):
+def gather_rows(blocks, source, order, start, n, rows):
     """Rows order[start], ..., order[start + n - 1] of a single run, as blocks.
 
     Writes: blocks (>= n / LANES, >= width, LANES), zeros in the lanes behind the n-th row; units
     behind `width` are left alone. Reads: source (n_rows, width), order (n_rows,) int64.
-    Scratch: (LANES, >= width in whole lines).
+    Scratch: rows (LANES,) int64.
     """
-    width, lanes = source.shape[1], blocks.shape[2]
+    lanes = blocks.shape[2]
     for q in range((n + lanes - 1) // lanes):
         n_lanes = min(lanes, n - q * lanes)
         for lane in range(n_lanes):
-            row = order[start + q * lanes + lane]
-            for k in range(width):
-                scratch[lane, k] = source[row, k]
-        for lane in range(n_lanes, lanes):
-            for k in range(width):
-                scratch[lane, k] = 0
-        _rows_to_block(blocks, q, scratch, width)
+            rows[lane] = order[start + q * lanes + lane]
+        _gather_block(blocks, q, source, rows, n_lanes)
 
 
 @kernel
-def gather_repetitions(blocks, sources, orders, start, n, scratch):
+def gather_repetitions(blocks, sources, orders, start, n, rows):
     """The same for packed repetitions: block i holds the i-th row of every repetition.
 
     Writes: blocks (>= n, >= width, LANES). Reads: sources (LANES, n_rows, width), orders (LANES,
-    n_rows) int64. Scratch: (LANES, >= width in whole lines).
+    n_rows) int64. Scratch: rows (LANES,) int64.
     """
-    lanes, _, width = sources.shape
-    if width >= _WORTH_TRANSPOSING:
-        for i in range(n):
-            for lane in range(lanes):
-                row = orders[lane, start + i]
-                for k in range(width):
-                    scratch[lane, k] = sources[lane, row, k]
-            _rows_to_block(blocks, i, scratch, width)
-    else:
+    lanes, n_rows, width = sources.shape
+    if width < _WORTH_TRANSPOSING:
         for lane in range(lanes):
             for i in range(n):
                 row = orders[lane, start + i]
                 for k in range(width):
                     blocks[i, k, lane] = sources[lane, row, k]
+    else:
+        source = sources.reshape(lanes * n_rows, width)
+        for i in range(n):
+            for lane in range(lanes):
+                rows[lane] = lane * n_rows + orders[lane, start + i]
+            _gather_block(blocks, i, source, rows, lanes)
 
 
 @kernel
-def _rows_to_block(blocks, q, rows, width):
-    """blocks[q, k, lane] = rows[lane, k] for k < width."""
+def _gather_block(blocks, q, source, rows, n_lanes):
+    """blocks[q, k, lane] = source[rows[lane], k], zeros behind the n_lanes-th lane.
+
+    Updates: rows, which become addresses.
+    """
+    width, lanes = source.shape[1], blocks.shape[2]
     if _HAS_REGISTERS:
-        _transpose(
-            rows,
-            np.int64(blocks.ctypes.data) + q * np.int64(blocks.strides[0]),
-            np.int64(blocks.strides[1]),
-            width,
-            np.int64(rows.ctypes.data),
-            np.int64(rows.strides[0]),
-            rows.shape[0],
-        )
+        size = np.int64(blocks.itemsize)
+        side = VECTOR_BYTES // size
+        unit_stride = np.int64(blocks.strides[1])
+        target = np.int64(blocks.ctypes.data) + q * np.int64(blocks.strides[0])
+        first_row = np.int64(source.ctypes.data)
+        addresses = np.int64(rows.ctypes.data)
+        for lane in range(n_lanes):
+            rows[lane] = first_row + rows[lane] * np.int64(source.strides[0])
+        for k in range(0, width, side):
+            for lane in range(0, lanes, side):
+                gather_square(
+                    blocks,
+                    target + k * unit_stride + lane * size,
+                    unit_stride,
+                    width - k,
+                    addresses + 8 * lane,
+                    n_lanes - lane,
+                    k * size,
+                )
     else:
-        blocks[q, :width] = rows[:, :width].T
+        blocks[q, :width, :n_lanes] = source[rows[:n_lanes]].T
+        blocks[q, :width, n_lanes:] = 0
 
 
 @kernel

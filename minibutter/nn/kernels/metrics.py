@@ -251,9 +251,23 @@ def add_rows(sums, rows):
 
 @kernel
 def add_row_losses(sums, row_losses):
-    """As `add_rows`, for the loss alone. Updates: sums (R, >= 1). Reads: row_losses (n, R)."""
+    """As `add_rows`, for the loss alone. Updates: sums (R, >= 1). Reads: row_losses (n, R).
+
+    Packed repetitions go four by four, so that additions need not wait for each other.
+    """
     n, repetitions = row_losses.shape
-    for r in range(repetitions):
+    together = repetitions // 4 * 4
+    for r in range(0, together, 4):
+        first, second = sums[r, LOSS], sums[r + 1, LOSS]
+        third, fourth = sums[r + 2, LOSS], sums[r + 3, LOSS]
+        for i in range(n):
+            first += np.float64(row_losses[i, r])
+            second += np.float64(row_losses[i, r + 1])
+            third += np.float64(row_losses[i, r + 2])
+            fourth += np.float64(row_losses[i, r + 3])
+        sums[r, LOSS], sums[r + 1, LOSS] = first, second
+        sums[r + 2, LOSS], sums[r + 3, LOSS] = third, fourth
+    for r in range(together, repetitions):
         for i in range(n):
             sums[r, LOSS] += np.float64(row_losses[i, r])
 

@@ -101,10 +101,7 @@ class _Emitter:
         """One number in every lane of a vector."""
         pointer = self.builder.bitcast(address, self._scalar.as_pointer())
         scalar = self.builder.load(pointer, align=self.size)
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, _INT32(0))
-        zeros = ir.Constant(ir.VectorType(_INT32, self.lanes), [_INT32(0)] * self.lanes)
-        return self.builder.shuffle_vector(first, undefined, zeros)
+        return self.splat(scalar, self.lanes)
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a b + c, rounded once where the machine can."""
@@ -119,6 +116,37 @@ class _Emitter:
         """The value where gate > 0 or NaN, else 0: a run that diverges must show it."""
         is_open = self.builder.fcmp_unordered(">", gate, self.zero)
         return self.builder.select(is_open, value, self.zero)
+
+    def shuffle(self, first: ir.Value, second: ir.Value, picks: Iterable[int]) -> ir.Value:
+        """Numbers of two vectors side by side, by their positions."""
+        mask = [_INT32(pick) for pick in picks]
+        return self.builder.shuffle_vector(
+            first, second, ir.Constant(ir.VectorType(_INT32, len(mask)), mask)
+        )
+
+    def join(self, parts: list[ir.Value]) -> ir.Value:
+        """Vectors one behind the other as one."""
+        while len(parts) > 1:
+            both = range(2 * parts[0].type.count)
+            parts = [self.shuffle(*parts[i : i + 2], both) for i in range(0, len(parts), 2)]
+        return parts[0]
+
+    def load_masked(self, address: ir.Value, mask: ir.Value) -> ir.Value:
+        """As many numbers as the mask has, 0 where it is false: nothing is read there."""
+        count = mask.type.count
+        vector = ir.VectorType(self._scalar, count)
+        pointer = self.builder.bitcast(address, vector.as_pointer())
+        zero = ir.Constant(vector, [self._scalar(0.0)] * count)
+        function = ir.FunctionType(vector, [pointer.type, _INT32, mask.type, vector])
+        symbol = f"llvm.masked.load.v{count}f{8 * self.size}.p0"
+        load = cgutils.get_or_insert_function(self.builder.module, function, symbol)
+        return self.builder.call(load, [pointer, _INT32(self.size), mask, zero])
+
+    def splat(self, value: ir.Value, count: int) -> ir.Value:
+        """The same number so many times."""
+        undefined = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
+        first = self.builder.insert_element(undefined, value, _INT32(0))
+        return self.shuffle(first, undefined, [0] * count)
 
     def _vectors_of(self, start: ir.Value, stride: ir.Value, n_lines: int) -> list[ir.Value]:
         lines = [
@@ -331,27 +359,25 @@ def tile(
     return types.void(like, rows, lines, *operands), _emit_tile
 
 
-def _emit_square(
-    emit: _Emitter, sources: list[ir.Value], targets: list[ir.Value], order: Iterable[int]
-) -> None:
-    """Emit the exchange network: load the rows of a square, transpose it, store in that order."""
-    builder = emit.builder
+def _exchange(emit: _Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
+    """Emit the exchange network: every square of as many numbers as there are vectors transposed.
+
+    Vector k gets number k of every square of the others.
+    """
     lanes = range(emit.lanes)
-    vectors = [builder.load(row, align=emit.size) for row in sources]
+    vectors = list(vectors)
     step = 1
-    while step < emit.lanes:
+    while step < len(vectors):
         # Rows r and r + step swap two corners of every square of 2 step x 2 step numbers.
         upper = [lane if not lane & step else emit.lanes + lane - step for lane in lanes]
         lower = [lane + step if not lane & step else emit.lanes + lane for lane in lanes]
-        for r in lanes:
+        for r in range(len(vectors)):
             if not r & step:
                 pair = vectors[r], vectors[r + step]
                 for row, picks in ((r, upper), (r + step, lower)):
-                    mask = ir.VectorType(_INT32, emit.lanes)([_INT32(pick) for pick in picks])
-                    vectors[row] = builder.shuffle_vector(*pair, mask)
+                    vectors[row] = emit.shuffle(*pair, picks)
         step *= 2
-    for row in order:
-        builder.store(vectors[row], targets[row], align=emit.size)
+    return vectors
 
 
 def _emit_transpose(context, builder, signature, arguments):
@@ -382,7 +408,9 @@ def _emit_transpose(context, builder, signature, arguments):
         # Targets may overlap: each row's own store is the last to touch it. Of rows that do not
         # exist and fall on the last one, the one that does is stored last.
         order = range(emit.lanes) if n_targets is None else reversed(range(emit.lanes))
-        _emit_square(emit, sources, targets, order)
+        columns = _exchange(emit, [builder.load(row, align=emit.size) for row in sources])
+        for row in order:
+            builder.store(columns[row], targets[row], align=emit.size)
 
     has_sources, has_targets = (
         builder.icmp_signed(">=", n_rows, _INT64(emit.lanes)) for n_rows in (n_sources, n_targets)
@@ -410,6 +438,72 @@ def transpose_square(
     targets is written first row first, so that rows closer than a vector overwrite such numbers.
     """
     return types.void(like, *[types.int64] * 6), _emit_transpose
+
+
+def _emit_gather(context, builder, signature, arguments):
+    """Emit `gather_square` for 1, 2, 4, ... columns, each whole or with numbers missing."""
+    element = signature.args[0].dtype
+    emit = _Emitter(builder, context.get_data_type(element), element.bitwidth // 8)
+    target, target_stride, n_columns, rows, n_rows, offset = arguments[1:]
+    row_pointers = builder.inttoptr(rows, _INT64.as_pointer())
+    done = builder.append_basic_block("gather.done")
+
+    def load_row(r: int, columns: int, is_whole: bool) -> ir.Value:
+        address = builder.load(builder.gep(row_pointers, [_INT64(r)]), align=8)
+        start = builder.gep(emit.pointer(address), [offset])
+        if is_whole:
+            vector = ir.VectorType(emit.vector.element, columns)
+            return builder.load(builder.bitcast(start, vector.as_pointer()), align=emit.size)
+        # A row that does not exist has no columns.
+        is_row = builder.icmp_signed("<", _INT64(r), n_rows)
+        count = builder.select(is_row, builder.trunc(n_columns, _INT32), _INT32(0))
+        positions = ir.Constant(ir.VectorType(_INT32, columns), [_INT32(k) for k in range(columns)])
+        mask = builder.icmp_signed("<", positions, emit.splat(count, columns))
+        return emit.load_masked(start, mask)
+
+    def emit_columns(columns: int, is_whole: bool) -> None:
+        loaded = [load_row(r, columns, is_whole) for r in range(emit.lanes)]
+        # Rows j, j + columns, j + 2 columns, ... side by side make vector j.
+        vectors = [emit.join(loaded[j::columns]) for j in range(columns)]
+        last = builder.sub(n_columns, _INT64(1))
+        for k, vector in reversed(list(enumerate(_exchange(emit, vectors)))):
+            row = _INT64(k)
+            if not is_whole:  # columns that are missing are overwritten by the last one
+                row = builder.select(builder.icmp_signed("<", row, last), row, last)
+            address = builder.gep(emit.pointer(target), [builder.mul(row, target_stride)])
+            place = builder.bitcast(address, emit.vector.as_pointer())
+            builder.store(vector, place, align=emit.size)
+
+    columns = 1
+    has_rows = builder.icmp_signed(">=", n_rows, _INT64(emit.lanes))
+    while columns <= emit.lanes:
+        fits = builder.icmp_signed("<=", n_columns, _INT64(columns))
+        is_widest = columns == emit.lanes
+        with builder.if_then(ir.IntType(1)(1) if is_widest else fits):
+            comparison = ">=" if is_widest else "=="
+            has_columns = builder.icmp_signed(comparison, n_columns, _INT64(columns))
+            with builder.if_else(builder.and_(has_columns, has_rows)) as (whole, parts):
+                with whole:
+                    emit_columns(columns, True)
+                with parts:
+                    emit_columns(columns, False)
+            builder.branch(done)
+        columns *= 2
+    builder.branch(done)
+    builder.position_at_end(done)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def gather_square(typing_context, like, target, target_stride, n_columns, rows, n_rows, offset):
+    """target[k, r] = row_r[k], r < as many as a vector has, for rows that lie anywhere.
+
+    target, rows and offset (into each row) are addresses and bytes; `rows` is where the addresses
+    of the rows stand, int64; `like` is any array of the numbers' type. As many columns as a vector
+    has, but at most `n_columns`, are written, zeros for rows behind the n_rows-th. Nothing is read
+    outside of the rows' n_columns numbers.
+    """
+    return types.void(like, *[types.int64] * 6), _emit_gather
 
 
 @intrinsic
