@@ -5,9 +5,13 @@ need it are skipped, with the reason, where it is absent.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from minibutter.experiments import Experiment, plan_experiment
+from minibutter.sweeps.spec import RunSpec
 
 
 def _test_data(name: str) -> Path:
@@ -28,3 +32,17 @@ def data_dir() -> Path:
 def mnist_dir() -> Path:
     """Folder with the 10,000 test images of MNIST and their labels, as IDX files."""
     return _test_data("mnist")
+
+
+@pytest.fixture(scope="session")
+def plan() -> Callable[..., Experiment]:
+    """Plans a small experiment with iris; keywords change its specification, None takes one out."""
+    iris = {"dataset": "iris", "size": 100, "depth": 3, "epochs": 3, "batch_size": 16}
+
+    def plan_changed(**changes) -> Experiment:
+        values = iris | changes
+        return plan_experiment(
+            RunSpec(**{key: value for key, value in values.items() if value is not None})
+        )
+
+    return plan_changed

@@ -12,19 +12,8 @@ from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.provenance import read_provenance
 from minibutter.store.schema import columns_of_kind
-from minibutter.sweeps.spec import RunSpec, Sweep, SweepError
-
-IRIS = {"dataset": "iris", "size": 100, "depth": 3, "epochs": 3, "batch_size": 16}
-
 
 COMPUTED = columns_of_kind(store.RUNS_SCHEMA, "computed")
-
-
-def plan(**changes):
-    values = IRIS | changes
-    return runs.plan_experiment(
-        RunSpec(**{key: value for key, value in values.items() if value is not None})
-    )
 
 
 def execute(experiment, repetition=0, **options):
@@ -39,7 +28,7 @@ def execute(experiment, repetition=0, **options):
         )
 
 
-def test_a_result_has_exactly_the_columns_of_the_store():
+def test_a_result_has_exactly_the_columns_of_the_store(plan):
     result = execute(plan())
     assert set(result.run) == set(store.RUNS_SCHEMA.names)
     assert set(result.epochs) == set(store.EPOCHS_SCHEMA.names) - {"run_id"}
@@ -48,14 +37,14 @@ def test_a_result_has_exactly_the_columns_of_the_store():
     assert result.epochs["epoch"].tolist() == [1, 2, 3]
 
 
-def test_a_failed_result_has_the_same_columns():
+def test_a_failed_result_has_the_same_columns(plan):
     result = execute(plan(size=10_000, depth=2, dataset="diabetes", batch_size=5000))
     assert set(result.run) == set(store.RUNS_SCHEMA.names)
     assert set(result.epochs) == set(store.EPOCHS_SCHEMA.names) - {"run_id"}
     assert (result.run["status"], result.run["epochs_completed"]) == ("failed", 0)
 
 
-def test_the_same_run_twice_gives_the_same_bits_and_another_repetition_does_not():
+def test_the_same_run_twice_gives_the_same_bits_and_another_repetition_does_not(plan):
     experiment = plan(label_noise=0.2, l1=1e-4)
     first, again, other = (execute(experiment, repetition) for repetition in (3, 3, 4))
     for part in ("train", "test"):
@@ -65,31 +54,31 @@ def test_the_same_run_twice_gives_the_same_bits_and_another_repetition_does_not(
     assert first.epochs["test_loss"].tobytes() != other.epochs["test_loss"].tobytes()
 
 
-def test_the_rank_changes_provenance_and_nothing_else():
+def test_the_rank_changes_provenance_and_nothing_else(plan):
     alone, third = execute(plan()), execute(plan(), rank=2, n_ranks=3)
     assert alone.epochs["train_loss"].tobytes() == third.epochs["train_loss"].tobytes()
     assert (third.run["rank"], third.run["n_ranks"]) == (2, 3)
 
 
-def test_metrics_are_stored_in_float32_whatever_the_precision_of_training():
+def test_metrics_are_stored_in_float32_whatever_the_precision_of_training(plan):
     for dtype in ("float32", "float64"):
         assert execute(plan(dtype=dtype)).epochs["test_loss"].dtype == np.float32
 
 
-def test_end_of_epoch_training_metrics_are_null_unless_asked_for():
+def test_end_of_epoch_training_metrics_are_null_unless_asked_for(plan):
     assert execute(plan()).epochs["trained_loss"] == [None] * 3
     measured = execute(plan(evaluate_train=True)).epochs["trained_loss"]
     assert np.isfinite(measured).all()
 
 
-def test_a_penalty_stands_apart_from_the_loss():
+def test_a_penalty_stands_apart_from_the_loss(plan):
     with_penalty = execute(plan(l2=0.5)).epochs
     without = execute(plan()).epochs
     assert (with_penalty["test_penalty"] > 0.1).all()
     assert (without["test_penalty"] == 0).all()
 
 
-def test_a_diverged_run_is_recorded_to_its_end_or_stops_by_choice():
+def test_a_diverged_run_is_recorded_to_its_end_or_stops_by_choice(plan):
     # With l2 = 1 every step multiplies the weights by -2e19, whatever the data: inf in two steps.
     wild = {"optimizer": "sgd", "learning_rate": 1e19, "l2": 1.0, "epochs": 6}
     goes_on = execute(plan(**wild))
@@ -102,7 +91,7 @@ def test_a_diverged_run_is_recorded_to_its_end_or_stops_by_choice():
     assert len(stops.epochs["epoch"]) == stops.run["epochs_completed"]
 
 
-def test_energy_is_a_number_with_a_source_or_null_with_a_reason():
+def test_energy_is_a_number_with_a_source_or_null_with_a_reason(plan):
     result = execute(plan())
     for energy, source, reason in zip(
         [result.run["energy_j"], *result.epochs["energy_j"]],
@@ -136,7 +125,7 @@ def ticking_meter(folder, **options):
     return open_meter(folder, clock=clock, **options)
 
 
-def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(tmp_path):
+def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(plan, tmp_path):
     with ticking_meter(tmp_path) as meter:
         result = runs.execute(plan(), 0, meter=meter, provenance=read_provenance(), sweep="test")
     assert result.epochs["energy_j"] == [5.0, 5.0, 5.0]
@@ -170,7 +159,7 @@ def bits(result):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_repetitions_that_are_trained_together_have_the_bits_of_single_runs(dtype):
+def test_repetitions_that_are_trained_together_have_the_bits_of_single_runs(plan, dtype):
     experiment = plan(dtype=dtype, label_noise=0.2, l2=1e-3, evaluate_train=True)
     wanted = [4, 0, 7]
     together = execute_group(experiment, wanted)
@@ -181,7 +170,7 @@ def test_repetitions_that_are_trained_together_have_the_bits_of_single_runs(dtyp
     assert execute(experiment).run["lanes"] == 1
 
 
-def test_more_repetitions_than_lanes_and_other_rungs_are_trained_one_by_one():
+def test_more_repetitions_than_lanes_and_other_rungs_are_trained_one_by_one(plan):
     for experiment, n in ((plan(epochs=1), 17), (plan(epochs=1, kernel="blocked"), 2)):
         results = execute_group(experiment, range(n))
         assert [result.run["repetition"] for result in results] == list(range(n))
@@ -189,7 +178,7 @@ def test_more_repetitions_than_lanes_and_other_rungs_are_trained_one_by_one():
         assert {result.run["status"] for result in results} == {"completed"}
 
 
-def test_repetitions_of_which_only_some_have_binary_targets_are_trained_one_by_one(tmp_path):
+def test_repetitions_of_which_only_some_have_binary_targets_are_trained_one_by_one(plan, tmp_path):
     """Only one row has a target between 0 and 1, and it is a test row of some repetitions only."""
     path = tmp_path / "nearly.csv"
     rows = [f"{i},{i % 2}" for i in range(30)] + ["31,0.5"]
@@ -202,7 +191,7 @@ def test_repetitions_of_which_only_some_have_binary_targets_are_trained_one_by_o
     ]
 
 
-def test_a_repetition_that_cannot_be_prepared_fails_alone(monkeypatch):
+def test_a_repetition_that_cannot_be_prepared_fails_alone(plan, monkeypatch):
     prepare = runs._prepare
 
     def exhaust(experiment, repetition, dataset):
@@ -217,7 +206,7 @@ def test_a_repetition_that_cannot_be_prepared_fails_alone(monkeypatch):
     assert [bits(results[2])] == [bits(execute(plan(), 2))]
 
 
-def test_a_group_that_wants_too_much_memory_is_trained_one_by_one(monkeypatch):
+def test_a_group_that_wants_too_much_memory_is_trained_one_by_one(plan, monkeypatch):
     class Small(runs.TrainingGroup):
         def __init__(self, network, starts, *arguments, **options):
             if len(starts) > 1:
@@ -229,7 +218,7 @@ def test_a_group_that_wants_too_much_memory_is_trained_one_by_one(monkeypatch):
     assert [(r.run["status"], r.run["lanes"]) for r in results] == [("completed", 1)] * 3
 
 
-def test_a_repetition_that_stops_leaves_its_group_and_the_others_go_on(monkeypatch):
+def test_a_repetition_that_stops_leaves_its_group_and_the_others_go_on(plan, monkeypatch):
     """The penalty multiplies weights by -3 in every step: the larger the first, the sooner inf."""
     prepare = runs._prepare
 
@@ -252,7 +241,7 @@ def test_a_repetition_that_stops_leaves_its_group_and_the_others_go_on(monkeypat
         assert bits(result) == bits(execute(experiment, repetition))
 
 
-def test_a_group_ends_when_all_of_it_has_stopped():
+def test_a_group_ends_when_all_of_it_has_stopped(plan):
     wild = {"optimizer": "sgd", "learning_rate": 1e19, "l2": 1.0, "epochs": 100}
     seen = []
     execute_group(
@@ -264,7 +253,7 @@ def test_a_group_ends_when_all_of_it_has_stopped():
     assert not seen[-1][1]
 
 
-def test_durations_and_energies_of_a_group_are_shared_equally(tmp_path):
+def test_durations_and_energies_of_a_group_are_shared_equally(plan, tmp_path):
     with ticking_meter(tmp_path) as meter:
         alone = runs.execute(plan(), 0, meter=meter, provenance=read_provenance(), sweep="test")
         together = execute_group(plan(), range(4), meter)
@@ -278,7 +267,7 @@ def test_durations_and_energies_of_a_group_are_shared_equally(tmp_path):
     assert alone.run["energy_quality"] == "measured"
 
 
-def test_a_share_of_shared_packages_stays_marked_as_shared(tmp_path):
+def test_a_share_of_shared_packages_stays_marked_as_shared(plan, tmp_path):
     with ticking_meter(tmp_path, shared=True) as meter:
         (result, _) = execute_group(plan(), range(2), meter)
     assert result.run["energy_quality"] == "measured_shared"
@@ -287,7 +276,7 @@ def test_a_share_of_shared_packages_stays_marked_as_shared(tmp_path):
 TILING = {"tile_rows": 4, "tile_columns": 32, "block_rows": 48, "block_depth": 64}
 
 
-def test_sizes_of_tiles_are_stored_as_asked_for_and_as_used():
+def test_sizes_of_tiles_are_stored_as_asked_for_and_as_used(plan):
     run = execute(plan(**TILING)).run
     used = Tiling(**TILING).resolved("float32")
     assert run["status"] == "completed"
@@ -297,11 +286,7 @@ def test_sizes_of_tiles_are_stored_as_asked_for_and_as_used():
     assert run["tile_rows_used"] == 4
 
 
-def test_sizes_of_tiles_reach_the_network():
-    assert plan(**TILING).network.tiling == Tiling(**TILING)
-
-
-def test_a_default_size_of_the_machine_does_not_enter_the_id(monkeypatch):
+def test_a_default_size_of_the_machine_does_not_enter_the_id(plan, monkeypatch):
     here, depth_here = plan(), execute(plan()).run["block_depth_used"]
     monkeypatch.setattr(tiling, "_CACHES", {1: 3 * 2**16, 2: 2**21, 3: 2**22})
     elsewhere = plan()
@@ -318,36 +303,7 @@ def test_a_default_size_of_the_machine_does_not_enter_the_id(monkeypatch):
 # Bad input
 
 
-def test_an_unknown_data_set_is_refused_with_the_nearest_name():
-    with pytest.raises(SweepError, match=r"dataset = 'iriss': .*did you mean 'iris'"):
-        plan(dataset="iriss")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("shape", "blob"), ("activation", "swish"), ("optimizer", "adagrad"), ("kernel", "magic")],
-)
-def test_an_unknown_name_is_refused_with_the_known_ones(key, value):
-    with pytest.raises(SweepError, match=f"{key} = '{value}': unknown; it must be one of"):
-        plan(**{key: value})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tile_rows": 17}, "tile_rows is 17; it must be at most 16"),
-        ({"tile_columns": 24}, "tile_columns is 24; for float32 it must be a multiple of 16"),
-        ({"tile_columns": 12, "dtype": "float64"}, "tile_columns is 12; .* a multiple of 8"),
-        ({"tile_columns": 144}, "tile_columns is 144; .* at most 128"),
-    ],
-)
-def test_a_tile_that_no_machine_has_is_refused_with_its_rule(changes, message):
-    with pytest.raises(SweepError, match=message):
-        plan(**changes)
-    assert plan(tile_columns=24, dtype="float64").problem is None
-
-
-def test_an_unreachable_size_becomes_a_problem_that_names_the_nearest_reachable_size():
+def test_an_unreachable_size_becomes_a_problem_that_names_the_nearest_reachable_size(plan):
     experiment = plan(dataset="mnist", size=1024, depth=2)
     assert "size 1024 is unreachable" in experiment.problem
     assert "nearest reachable size: 1006" in experiment.problem
@@ -356,14 +312,7 @@ def test_an_unreachable_size_becomes_a_problem_that_names_the_nearest_reachable_
     assert result.run["energy_reason"]
 
 
-def test_a_batch_larger_than_the_training_set_becomes_a_problem():
-    assert plan(batch_size=121).problem == (
-        "batch_size is 121, but iris has 120 training rows; it must be between 1 and 120"
-    )
-    assert plan(batch_size=120).problem is None
-
-
-def test_butters_own_batch_of_256_takes_a_smaller_training_set_whole():
+def test_butters_own_batch_of_256_takes_a_smaller_training_set_whole(plan):
     """505_tecator has 192 training rows and was trained with batches of 256, as Keras allows."""
     experiment = plan(dataset="505_tecator", size=1024, batch_size=256)
     assert (experiment.n_train, experiment.problem) == (192, None)
@@ -371,18 +320,7 @@ def test_butters_own_batch_of_256_takes_a_smaller_training_set_whole():
     assert result.run["status"] == "completed"
 
 
-def test_explicit_widths_must_end_with_the_outputs_of_the_data_set():
-    experiment = plan(size=None, depth=None, widths=(5, 4))
-    assert "the last width must be 3" in experiment.problem
-    assert plan(size=None, depth=None, widths=(5, 3)).problem is None
-
-
-def test_residual_widths_must_be_equal():
-    experiment = plan(size=None, depth=None, widths=(5, 4, 3), shape="rectangle_residual")
-    assert "all hidden layers must have the same width" in experiment.problem
-
-
-def test_a_file_with_a_missing_value_fails_the_run_and_not_the_sweep(tmp_path):
+def test_a_file_with_a_missing_value_fails_the_run_and_not_the_sweep(plan, tmp_path):
     path = tmp_path / "holes.csv"
     path.write_text("a,b,y\n" + "".join(f"{i},{i * 2},{i % 2}\n" for i in range(30)) + "1,,0\n")
     experiment = plan(dataset=str(path), target="y")
@@ -390,7 +328,7 @@ def test_a_file_with_a_missing_value_fails_the_run_and_not_the_sweep(tmp_path):
     assert execute(experiment).run["status"] == "failed"
 
 
-def test_running_out_of_memory_is_a_stored_result(monkeypatch):
+def test_running_out_of_memory_is_a_stored_result(plan, monkeypatch):
     def exhaust(*_):
         raise MemoryError("Unable to allocate 3.00 TiB")
 
@@ -400,7 +338,7 @@ def test_running_out_of_memory_is_a_stored_result(monkeypatch):
     assert "out of memory: Unable to allocate 3.00 TiB; run fewer ranks" in result.run["error"]
 
 
-def test_what_nobody_foresaw_is_not_stored_as_a_result(monkeypatch):
+def test_what_nobody_foresaw_is_not_stored_as_a_result(plan, monkeypatch):
     def bug(*_):
         raise ZeroDivisionError
 
@@ -409,50 +347,7 @@ def test_what_nobody_foresaw_is_not_stored_as_a_result(monkeypatch):
         execute(plan())
 
 
-# ---------------------------------------------------------------------------------------------
-# Plans
-
-
-def test_an_experiment_asked_for_twice_is_planned_once_with_the_larger_number_of_runs():
-    spec = RunSpec(**IRIS)
-    deeper = RunSpec(**(IRIS | {"depth": 4}))
-    sweep = Sweep("twice", "", ((spec, 2), (deeper, 1), (spec, 5), (spec, 3)), {})
-    planned = runs.plan_experiments(sweep)
-    assert [(e.spec.depth, e.repetitions) for e in planned] == [(3, 5), (4, 1)]
-
-
-def test_two_spellings_of_a_generator_are_one_experiment():
-    one = plan(dataset="gaussian_regression:noise=0.10,rows=200")
-    other = plan(dataset="gaussian_regression:rows=200")
-    assert one.experiment_id == other.experiment_id
-
-
-def test_a_local_file_is_known_by_its_content_and_not_by_its_name(tmp_path):
-    rows = "a,y\n" + "".join(f"{i},{i % 3}\n" for i in range(60))
-    ids = []
-    for name, text in (("one", rows), ("two", rows), ("three", rows + "60,0\n")):
-        path = tmp_path / f"{name}.csv"
-        path.write_text(text)
-        ids.append(plan(dataset=str(path), target="y").experiment_id)
-    assert ids[0] == ids[1] != ids[2]
-    asked = plan(dataset=str(tmp_path / "one.csv"), target="y", task="classification")
-    assert asked.experiment_id == ids[0]
-
-
-def test_a_batch_that_takes_all_rows_is_the_same_experiment_however_it_is_written():
-    assert plan(batch_size=256).experiment_id == plan(batch_size=120).experiment_id
-    assert plan(batch_size=256).trains_in_one_batch
-    assert not plan(batch_size=120).trains_in_one_batch
-
-
-@pytest.mark.parametrize("batch_sizes", [(120, 5000), (5000, 120)])
-def test_a_batch_that_is_refused_does_not_take_the_place_of_one_that_is_not(batch_sizes):
-    specs = [RunSpec(**(IRIS | {"batch_size": size})) for size in batch_sizes]
-    planned = runs.plan_experiments(Sweep("s", "", tuple((spec, 1) for spec in specs), {}))
-    assert {e.spec.batch_size: e.problem is None for e in planned} == {120: True, 5000: False}
-
-
-def test_the_streams_of_a_run_follow_from_its_id_alone(monkeypatch):
+def test_the_streams_of_a_run_follow_from_its_id_alone(plan, monkeypatch):
     asked = []
     original = runs.identity.random_stream
     monkeypatch.setattr(

@@ -11,6 +11,7 @@ import pytest
 
 from minibutter import runs
 from minibutter.energy import open_meter
+from minibutter.experiments import plan_experiment
 from minibutter.provenance import read_provenance
 from minibutter.sweeps.spec import RunSpec
 
@@ -37,7 +38,7 @@ def wine_histories(data_dir):
         split_method="last",
         epochs=78,
     )
-    experiment = runs.plan_experiment(spec, 10, data_dir)
+    experiment = plan_experiment(spec, 10, data_dir)
     with open_meter() as meter:
         return [
             runs.execute(

@@ -11,8 +11,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from minibutter import launch, report, runs
+from minibutter import launch, report
 from minibutter.cli.terminal import Bar, Silent, print_json, records, show_table
+from minibutter.experiments import Experiment, plan_experiment, plan_experiments
 from minibutter.nn.shapes import format_widths
 from minibutter.sweeps.spec import RunSpec, Sweep, SweepError, explain
 
@@ -68,7 +69,7 @@ def single_experiment(asked: dict[str, Any], repetitions: int, data_dir: Path | 
         spec = RunSpec(**(values | {"widths": _parse_widths(values["widths"])}))
     except ValidationError as error:
         raise SweepError(explain(error)) from None
-    experiment = runs.plan_experiment(spec, repetitions, data_dir)
+    experiment = plan_experiment(spec, repetitions, data_dir)
     if experiment.problem is not None:
         raise SweepError(experiment.problem)
     # A name for a folder: of a generator its kind, of a file its name without odd characters.
@@ -91,7 +92,7 @@ def _parse_widths(text: str | None) -> tuple[int, ...] | None:
 
 def show_plan(sweep: Sweep, data_dir: Path | None, as_json: bool) -> None:
     """Show networks, parameters and work of every experiment, and what cannot be run."""
-    experiments = runs.plan_experiments(sweep, data_dir)
+    experiments = plan_experiments(sweep, data_dir)
     n_runs = sum(experiment.repetitions for experiment in experiments)
     unreachable = [experiment for experiment in experiments if experiment.problem]
     rows = [
@@ -118,7 +119,7 @@ def show_plan(sweep: Sweep, data_dir: Path | None, as_json: bool) -> None:
         print(f"cannot run: {line}")
 
 
-def _plan_table(experiments: list[runs.Experiment]) -> pd.DataFrame:
+def _plan_table(experiments: list[Experiment]) -> pd.DataFrame:
     frame = pd.DataFrame(
         [
             {

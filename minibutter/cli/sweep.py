@@ -13,7 +13,7 @@ def run(
 ) -> None:
     """Do all runs of a sweep that are not done yet; `mpirun -n N` spreads them over ranks."""
     from minibutter.cli.running import run_and_show
-    from minibutter.runs import CHECKS
+    from minibutter.experiments import CHECKS
     from minibutter.sweeps.spec import load_sweep
 
     run_and_show(lambda: load_sweep(sweep, CHECKS), out, data_dir, lanes, as_json)
@@ -26,7 +26,7 @@ def plan(
 ) -> None:
     """Show what a sweep would run, without running it."""
     from minibutter.cli.running import show_plan
-    from minibutter.runs import CHECKS
+    from minibutter.experiments import CHECKS
     from minibutter.sweeps.spec import load_sweep
 
     show_plan(load_sweep(sweep, CHECKS), data_dir, as_json)

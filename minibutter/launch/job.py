@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 import minibutter
-from minibutter import datasets, runs, store
+from minibutter import datasets, store
+from minibutter.experiments import Experiment, plan_experiments
 from minibutter.nn import cost
 from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.network import DTYPES
-from minibutter.runs import Experiment
 from minibutter.sweeps import identity
 from minibutter.sweeps.spec import Sweep, SweepError
 
@@ -109,8 +109,7 @@ def prepare_job(
     for reference in dict.fromkeys(spec.dataset for spec, _ in sweep.experiments):
         datasets.ensure_available(reference, data_dir=data_dir)
     experiments = {
-        experiment.experiment_id: experiment
-        for experiment in runs.plan_experiments(sweep, data_dir)
+        experiment.experiment_id: experiment for experiment in plan_experiments(sweep, data_dir)
     }
     for experiment in experiments.values():
         if experiment.info is None:

@@ -5,7 +5,8 @@ import math
 import sys
 from pathlib import Path
 
-from minibutter import report, runs
+from minibutter import report
+from minibutter.experiments import CHECKS
 from minibutter.launch.job import AUTO, MAX_LANES, Job
 from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
 from minibutter.launch.sweep import EXIT_DONE, EXIT_REFUSED, Outcome, run_sweep
@@ -123,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         outcome = run_sweep(
-            lambda: load_sweep(options.sweep, runs.CHECKS),
+            lambda: load_sweep(options.sweep, CHECKS),
             reporter=PlainReporter(),
             out=options.out,
             data_dir=options.data_dir,
