@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     packed: np.ndarray  # (> block_rows * block_depth,): a block of A in the order of its use
     panels: np.ndarray  # (blocks of units, batch, LANES): what `contract` transposes
     edge: np.ndarray  # (>= most fan_in + 1, LANES): a panel of C, or all of Cᵀ, in `contract`
-    rows: np.ndarray  # (2, most units, batch) for blas, else (2, 1, 1)
+    rows: np.ndarray  # (2, most units, batch): what `blas` copies from and to blocks
 
 
 def make_plan(
@@ -56,10 +56,14 @@ def make_plan(
     lanes = lanes_of(dtype)
     most_inputs = max(n_inputs, *widths) + 1
     batch = count_blocks(batch_size, dtype) * lanes
-    # A rest may make a block half as large again; one larger than any product would be a waste.
+    # What a rung does not use takes no memory. A rest may make a block half as large again; one
+    # larger than any product would be a waste.
+    is_tiled, is_blas = kernel == "tiled" and repetitions == 1, kernel == "blas"
     block_rows = min(tiling.block_rows * 3 // 2, most_inputs) + tiling.tile_rows
     block_depth = min(tiling.block_depth * 3 // 2, most_inputs)
     packed_tiles = -(-block_rows // tiling.tile_rows) + 1
+    most_panels = count_blocks(most_inputs, dtype)
+    packed = block_rows * block_depth + packed_tiles * lanes
     plan = Plan(
         multiply=0,
         multiply_transposed=0,
@@ -70,10 +74,10 @@ def make_plan(
         block_rows=tiling.block_rows,
         block_depth=tiling.block_depth,
         block_columns=tiling.block_columns,
-        packed=aligned_zeros(block_rows * block_depth + packed_tiles * lanes, dtype),
-        panels=aligned_zeros((count_blocks(most_inputs, dtype), batch, lanes), dtype),
-        edge=aligned_zeros((count_blocks(most_inputs, dtype) * lanes, lanes), dtype),
-        rows=aligned_zeros((2, most_inputs, batch) if kernel == "blas" else (2, 1, 1), dtype),
+        packed=aligned_zeros(packed if is_tiled else 1, dtype),
+        panels=aligned_zeros((most_panels, batch, lanes) if is_tiled else (1, 1, 1), dtype),
+        edge=aligned_zeros((most_panels * lanes, lanes) if is_tiled else (1, 1), dtype),
+        rows=aligned_zeros((2, most_inputs, batch) if is_blas else (1, 1, 1), dtype),
     )
     addresses = _compile_products(kernel, dtype, repetitions > 1, numba.typeof(plan))
     if kernel == "tiled":
