@@ -122,10 +122,11 @@ def test_workspace_is_zeroed_and_aligned_but_for_the_units_that_are_always_1(
     entries = work._asdict().items()
     arrays = {name: entry for name, entry in entries if isinstance(entry, np.ndarray)}
     assert len(arrays) > 10
+    types = {"penalties": np.float64, "gathered_rows": np.int64}
     for name, array in arrays.items():
-        assert array.dtype == (np.float64 if name == "penalties" else dtype), name
+        assert array.dtype == types.get(name, dtype), name
         assert array.flags.c_contiguous, name
-        assert name == "penalties" or array.ctypes.data % LINE_BYTES == 0, name
+        assert name in types or array.ctypes.data % LINE_BYTES == 0, name
         assert not array.any(), name
     assert work.dw.size == network.num_parameters * repetitions
     # Only what a network keeps takes memory.

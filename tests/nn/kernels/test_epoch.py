@@ -35,12 +35,12 @@ def draw_network(rng, task, activation, shape, dtype, width=13):
 def poison(network, work):
     """NaN in every array: an entry that is read before it is written is seen.
 
-    But for the units that are always 1.
+    But for the units that are always 1. A row number that nobody wrote is far outside.
     """
     plan_arrays = [entry for entry in work.plan if isinstance(entry, np.ndarray)]
     arrays = [entry for entry in work if isinstance(entry, np.ndarray)]
     for array in (*arrays, *plan_arrays):
-        array.fill(np.nan)
+        array.fill(np.nan if array.dtype.kind == "f" else -(2**62))
     work.x[:, -1] = 1
     for layer in range(network.depth - 1):
         arena.layer_output(network.topology, work, layer, len(work.x))[:, -1] = 1
