@@ -183,3 +183,51 @@ def test_norm_of_an_example_with_a_tiny_gradient_does_not_underflow():
     parameters = np.array([1, 0, 1e-3, -60], dtype=np.float32)
     x, y = np.array([[1]], np.float32), np.array([[0]], np.float32)
     assert BatchGradient(network, 1).example_norms(parameters, x, y) > 0
+
+
+# ---------------------------------------------------------------------------------------------
+# Curvature
+
+
+def draw_directions(network, count):
+    rng = np.random.default_rng(5)
+    return rng.standard_normal((count, network.num_parameters)).astype(network.dtype)
+
+
+@pytest.mark.parametrize("task", LOSSES)
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "gelu"])
+def test_hessian_product_is_the_curvature_of_the_loss_and_symmetric(activation, task):
+    network, parameters, x, y = draw_batch(task, activation)
+    batch = BatchGradient(network, len(x), l2=0.01)
+    u, v = draw_directions(network, 2)
+    hu, hv = (batch.hessian_product(parameters, x, y, direction) for direction in (u, v))
+    scale = np.linalg.norm(hv) * np.linalg.norm(u)
+    assert abs(u @ hv - v @ hu) < 1e-7 * scale
+    # Second difference of the loss along v: another route to the same number.
+    step = 1e-3 / np.linalg.norm(v)
+    losses = [batch.loss(parameters + k * step * v, x, y) for k in (-1, 0, 1)]
+    curvature = (losses[0] - 2 * losses[1] + losses[2]) / step**2
+    assert v @ hv == pytest.approx(curvature, abs=1e-5 * np.linalg.norm(hv) * np.linalg.norm(v))
+
+
+@EVERY_DTYPE
+def test_hessian_product_takes_any_length_and_does_not_move_the_parameters(dtype):
+    network, parameters, x, y = draw_batch("classification", dtype=dtype)
+    batch = BatchGradient(network, len(x))
+    (v,) = draw_directions(network, 1)
+    before = parameters.copy()
+    once, far = (batch.hessian_product(parameters, x, y, k * v) for k in (v.dtype.type(1), 1000))
+    np.testing.assert_array_equal(parameters, before)
+    assert once.dtype == far.dtype == np.dtype(dtype)
+    digits = 1e-2 if dtype == "float32" else 1e-6
+    assert np.linalg.norm(far / 1000 - once) < digits * np.linalg.norm(once)
+
+
+def test_hessian_product_needs_a_direction_of_the_parameters_size_and_some_length():
+    network, parameters, x, y = draw_batch("regression")
+    batch = BatchGradient(network, len(x))
+    with pytest.raises(ValueError, match="direction is a float64 array of shape"):
+        batch.hessian_product(parameters, x, y, np.ones(3))
+    for length in (0.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"length of the direction is {length}"):
+            batch.hessian_product(parameters, x, y, np.full_like(parameters, length))

@@ -342,9 +342,10 @@ def train_epoch(
 ):
     """Train on all rows once, in the given order; returns the number of steps taken so far.
 
-    Writes: sums (R, 11) float64: the ten metrics as running means over the epoch's batches, each
-    taken before its step as Keras does, and the mean penalty; without `records_metrics` only the
-    loss and the penalty. Updates: parameters (P * R,), slots (2, P * R). Reads: x (R, n_train,
+    Writes: sums (R, 11) float64, zeros before: the ten metrics as running means over the epoch's
+    batches, each taken before its step as Keras does, and the mean penalty; without
+    `records_metrics` only the loss and the penalty. Updates: parameters (P * R,), slots (2, P * R).
+    Reads: x (R, n_train,
     n_inputs), y (R, n_train, n_outputs), orders (R, n_train) int64 row numbers, step: steps before
     this epoch, l1, l2: penalty factors, is_binary: see `metrics`.
     """
@@ -374,8 +375,8 @@ def train_epoch(
 def evaluate(sums, work, topology, parameters, x, y, orders, l1, l2, is_binary, records_metrics):
     """The ten metrics and the penalty of a data set at fixed parameters.
 
-    Writes: sums (R, 11) float64. Reads: x (R, n_rows, n_inputs), y (R, n_rows, n_outputs), orders
-    (R, n_rows) int64: in which the rows are summed.
+    Writes: sums (R, 11) float64, zeros before. Reads: x (R, n_rows, n_inputs), y (R, n_rows,
+    n_outputs), orders (R, n_rows) int64: in which the rows are summed.
     """
     n_rows, batch_size = orders.shape[1], work.batch_size
     for start in range(0, n_rows, batch_size):

@@ -222,6 +222,7 @@ def address_of(kernel: Callable, *types: numba.types.Type) -> int:
 def call(typing_context, address, arguments):
     """Call the kernel at an address with a tuple of arguments, of exactly its types.
 
+    Only the layout of arrays may differ: a kernel compiled for any strides takes contiguous ones.
     Nothing is returned. An exception (NUMBA_BOUNDSCHECK) goes through.
     """
 
