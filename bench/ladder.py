@@ -26,7 +26,8 @@ from bench.ceiling import measure_fma_ceiling
 from bench.layer_shapes import CLASS_ENDS, LayerShape, count_layers, draw_sample
 from bench.markers import README, ROOT, write_table
 from bench.products import BATCH_SIZE, OPENBLAS, OURS, RUNGS, Product, check, make_products
-from bench.turns import is_disturbed, quartiles
+from bench.turns import is_disturbed, quartiles, three_digits
+from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.provenance import read_provenance
 
@@ -145,10 +146,10 @@ def measure_all(dtype: str, n_shapes: int, rounds: int) -> dict:
 
 
 def measure_tiles(dtype: str, rounds: int) -> dict[str, float]:
-    """GFLOP/s of one forward product by the rows of the register tile, medians over rounds."""
+    """GFLOP/s of one forward product by the rows of a tile of one line, medians over rounds."""
     products = {}
     for rows in TILE_ROWS_TRIED:
-        tiling = Tiling(tile_rows=rows)
+        tiling = Tiling(tile_rows=rows, tile_columns=lanes_of(dtype))
         products[rows] = make_products(TILED_EXAMPLE, dtype, rungs=("tiled",), tiling=tiling)[0]
         check(products[rows])
     repeats = math.ceil(SHORTEST_SAMPLE_S / (products[1].flops / 20e9))
@@ -191,7 +192,7 @@ def _describe(row: dict) -> str:
 
 def _format_speed(speeds: list[float] | None) -> str:
     """Three digits of the median, or a dash where the rung was left out."""
-    return "-" if speeds is None else f"{speeds[1]:.{0 if speeds[1] >= 100 else 3}g}"
+    return "-" if speeds is None else three_digits(speeds[1])
 
 
 def as_markdown(document: dict) -> str:

@@ -15,7 +15,7 @@ from importlib import metadata
 from bench.ceiling import measure_fma_ceiling
 from bench.markers import README, ROOT, write_table
 from bench.sides import BATCH_SIZE, LEARNING_RATE, N_ROWS, SINGLE_THREAD, Problem
-from bench.turns import is_disturbed, measure
+from bench.turns import is_disturbed, measure, three_digits
 from minibutter.provenance import read_provenance
 
 HIDDEN = ((4,) * 2, (16,) * 2, (32,) * 3, (64,) * 3, (256,) * 3, (1024,) * 3, (16,) * 18)
@@ -115,8 +115,7 @@ def _format_us(side: dict | None) -> str:
     """Three digits, or a dash where there is nothing."""
     if side is None or side["us_per_step"] is None:
         return "-"
-    microseconds = side["us_per_step"]
-    return f"{microseconds:,.0f}" if microseconds >= 100 else f"{microseconds:.3g}"
+    return three_digits(side["us_per_step"])
 
 
 def _format_ratio(side: dict | None) -> str:

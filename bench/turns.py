@@ -132,6 +132,11 @@ def quartiles(values: np.ndarray) -> list[float]:
     return np.percentile(values, [25, 50, 75]).tolist()
 
 
+def three_digits(value: float) -> str:
+    """For tables: three digits, or all those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def is_disturbed(row: dict) -> bool:
     """Whether a quarter of the samples had less than 95 % of the core."""
     return row["core_share_quartiles"][0] < 0.95

@@ -19,6 +19,7 @@ from bench.turns import (
     quartiles,
     serve,
     summarize_turns,
+    three_digits,
 )
 from minibutter.nn import reference
 from minibutter.nn.kernels.tile import VECTOR_BYTES
@@ -178,6 +179,12 @@ def test_ratios_and_shares_are_taken_within_rounds():
     assert ratios == {"peer": [2.0, 3.0, 4.0]}
     # 200,000 operations in 4 us are 50 GFLOP/s, half of the ceiling.
     assert share == [0.25, 0.5, 1.0]
+
+
+def test_tables_show_three_digits_and_never_an_exponent():
+    values = (0.012345, 1.5, 99.94, 99.96, 100.4, 1e3, 54_321.0)
+    texts = ["0.0123", "1.5", "99.9", "100", "100", "1,000", "54,321"]
+    assert [three_digits(value) for value in values] == texts
 
 
 def test_sides_that_end_elsewhere_are_not_timed():

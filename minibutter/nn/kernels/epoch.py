@@ -345,9 +345,8 @@ def train_epoch(
     Writes: sums (R, 11) float64, zeros before: the ten metrics as running means over the epoch's
     batches, each taken before its step as Keras does, and the mean penalty; without
     `records_metrics` only the loss and the penalty. Updates: parameters (P * R,), slots (2, P * R).
-    Reads: x (R, n_train,
-    n_inputs), y (R, n_train, n_outputs), orders (R, n_train) int64 row numbers, step: steps before
-    this epoch, l1, l2: penalty factors, is_binary: see `metrics`.
+    Reads: x (R, n_train, n_inputs), y (R, n_train, n_outputs), orders (R, n_train) int64 row
+    numbers, step: steps before this epoch, l1, l2: penalty factors, is_binary: see `metrics`.
     """
     n_rows, batch_size = orders.shape[1], work.batch_size
     for start in range(0, n_rows, batch_size):

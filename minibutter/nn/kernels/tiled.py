@@ -25,7 +25,7 @@ from minibutter.nn.kernels.tile import (
     transpose_square,
 )
 
-_COLUMNS_AT_ONCE = 8
+_COLUMNS_AT_ONCE = 16
 _LEAST_DEPTH = 16  # sums of fewer products spend their time on loading and storing C
 _BLOCKS_WORTH_PACKING = 4  # a copy of A costs about as much as its product with one block
 
@@ -131,11 +131,12 @@ def _pack_columns(plan, a, i_start, i_end, j_start, j_end):
     tile_size = _packed_tile(plan, j_end - j_start)
     for few in range(j_start, j_end, _COLUMNS_AT_ONCE):
         few_end = min(few + _COLUMNS_AT_ONCE, j_end)
+        tile_start = np.int64(0)
         for i in range(i_start, i_end, rows):
             source = np.int64(a.ctypes.data) + i * size
             is_whole = i + (rows + side - 1) // side * side <= a.shape[0]
             for j in range(few, few_end):
-                start = (i - i_start) // rows * tile_size + (j - j_start) * rows
+                start = tile_start + (j - j_start) * rows
                 if is_whole:
                     for r in range(0, rows, side):
                         target = packed + (start + r) * size
@@ -143,6 +144,7 @@ def _pack_columns(plan, a, i_start, i_end, j_start, j_end):
                 else:
                     for r in range(min(rows, i_end - i)):
                         plan.packed[start + r] = a[i + r, j]
+            tile_start += tile_size
 
 
 @kernel
@@ -154,11 +156,12 @@ def _pack_rows(plan, a, i_start, i_end, j_start, j_end):
     depth = j_end - j_start
     tile_size = _packed_tile(plan, depth)
     whole = depth // side * side
+    tile_start = np.int64(0)
     for i in range(i_start, i_end, rows):
         n_rows = min(rows, i_end - i)
         source = np.int64(a.ctypes.data) + i * row_stride
         for j in range(0, whole, side):
-            start = (i - i_start) // rows * tile_size + j * rows
+            start = tile_start + j * rows
             # The last rows first: what they have too much lies in the next column's first rows.
             for r in range((n_rows - 1) // side * side, -1, -side):
                 transpose_square(
@@ -171,9 +174,10 @@ def _pack_rows(plan, a, i_start, i_end, j_start, j_end):
                     n_rows - r,
                 )
         for j in range(whole, depth):
-            start = (i - i_start) // rows * tile_size + j * rows
+            start = tile_start + j * rows
             for r in range(n_rows):
                 plan.packed[start + r] = a[i + r, j_start + j]
+        tile_start += tile_size
 
 
 @kernel
