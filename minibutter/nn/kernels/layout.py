@@ -18,8 +18,14 @@ import numba
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minibutter.nn.kernels.jit import kernel
-from minibutter.nn.kernels.tile import LINE_BYTES, VECTOR_BYTES, gather_square, transpose_square
+from minibutter.nn.kernels.jit import inlined_kernel, kernel
+from minibutter.nn.kernels.tile import (
+    LINE_BYTES,
+    VECTOR_BYTES,
+    gather_square,
+    transpose_square,
+    vector_lanes,
+)
 
 # Columns of packed repetitions: with fewer, all rows of one repetition after the other stay in the
 # first-level cache, which is worth more than whole vectors.
@@ -46,15 +52,15 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype | str) -> np.nda
     return memory[start : start + size * dtype.itemsize].view(dtype).reshape(shape)
 
 
-@kernel
+@inlined_kernel
 def _transpose(like, target, target_stride, n_targets, source, source_stride, n_sources):
     """target[j, i] = source[i, j], square by square: addresses, and strides in bytes.
 
     Writes: target, n_targets rows of whole vectors: what is in them behind the n_sources-th number
     has no meaning. Reads: source, n_sources rows of whole vectors.
     """
-    size = np.int64(like.itemsize)
-    side = VECTOR_BYTES // size
+    side = vector_lanes(like)
+    size = VECTOR_BYTES // side
     for j in range(0, n_targets, side):
         for i in range(0, n_sources, side):
             transpose_square(
@@ -76,12 +82,22 @@ def gather_rows(blocks, source, order, start, n, rows):
     behind `width` are left alone. Reads: source (n_rows, width), order (n_rows,) int64.
     Scratch: rows (LANES,) int64.
     """
-    lanes = blocks.shape[2]
+    width, lanes = source.shape[1], blocks.shape[2]
+    first, row_stride = np.int64(source.ctypes.data), np.int64(source.strides[0])
+    target, unit_stride = np.int64(blocks.ctypes.data), np.int64(blocks.strides[1])
     for q in range((n + lanes - 1) // lanes):
         n_lanes = min(lanes, n - q * lanes)
         for lane in range(n_lanes):
             rows[lane] = order[start + q * lanes + lane]
-        _gather_block(blocks, q, source, rows, n_lanes)
+        if _HAS_REGISTERS:
+            for lane in range(n_lanes):
+                rows[lane] = first + rows[lane] * row_stride
+            block = target + q * np.int64(blocks.strides[0])
+            addresses = np.int64(rows.ctypes.data)
+            _gather_block(blocks.dtype.type(0), block, unit_stride, width, addresses, n_lanes)
+        else:
+            blocks[q, :width, :n_lanes] = source[rows[:n_lanes]].T
+            blocks[q, :width, n_lanes:] = 0
 
 
 @kernel
@@ -91,51 +107,45 @@ def gather_repetitions(blocks, sources, orders, start, n, rows):
     Writes: blocks (>= n, >= width, LANES). Reads: sources (LANES, n_rows, width), orders (LANES,
     n_rows) int64. Scratch: rows (LANES,) int64.
     """
-    lanes, n_rows, width = sources.shape
-    if width < _WORTH_TRANSPOSING:
+    lanes, _, width = sources.shape
+    if width < _WORTH_TRANSPOSING or not _HAS_REGISTERS:
         for lane in range(lanes):
             for i in range(n):
                 row = orders[lane, start + i]
                 for k in range(width):
                     blocks[i, k, lane] = sources[lane, row, k]
-    else:
-        source = sources.reshape(lanes * n_rows, width)
-        for i in range(n):
-            for lane in range(lanes):
-                rows[lane] = lane * n_rows + orders[lane, start + i]
-            _gather_block(blocks, i, source, rows, lanes)
-
-
-@kernel
-def _gather_block(blocks, q, source, rows, n_lanes):
-    """blocks[q, k, lane] = source[rows[lane], k], zeros behind the n_lanes-th lane.
-
-    Updates: rows, which become addresses.
-    """
-    width, lanes = source.shape[1], blocks.shape[2]
-    if _HAS_REGISTERS:
-        size = np.int64(blocks.itemsize)
-        side = VECTOR_BYTES // size
-        unit_stride = np.int64(blocks.strides[1])
-        target = np.int64(blocks.ctypes.data) + q * np.int64(blocks.strides[0])
-        first_row = np.int64(source.ctypes.data)
+        return
+    first, source_stride = np.int64(sources.ctypes.data), np.int64(sources.strides[0])
+    target, unit_stride = np.int64(blocks.ctypes.data), np.int64(blocks.strides[1])
+    for i in range(n):
+        for lane in range(lanes):
+            row = orders[lane, start + i] * np.int64(sources.strides[1])
+            rows[lane] = first + lane * source_stride + row
+        block = target + i * np.int64(blocks.strides[0])
         addresses = np.int64(rows.ctypes.data)
-        for lane in range(n_lanes):
-            rows[lane] = first_row + rows[lane] * np.int64(source.strides[0])
-        for k in range(0, width, side):
-            for lane in range(0, lanes, side):
-                gather_square(
-                    blocks,
-                    target + k * unit_stride + lane * size,
-                    unit_stride,
-                    width - k,
-                    addresses + 8 * lane,
-                    n_lanes - lane,
-                    k * size,
-                )
-    else:
-        blocks[q, :width, :n_lanes] = source[rows[:n_lanes]].T
-        blocks[q, :width, n_lanes:] = 0
+        _gather_block(blocks.dtype.type(0), block, unit_stride, width, addresses, lanes)
+
+
+@inlined_kernel
+def _gather_block(like, block, unit_stride, width, rows, n_lanes):
+    """block[k, lane] = row_lane[k] for k < width, zeros behind the n_lanes-th lane.
+
+    Addresses and strides in bytes (arrays would be counted as references in every call, which
+    takes as long as a square); rows: where the addresses of the rows stand.
+    """
+    side = vector_lanes(like)
+    size = VECTOR_BYTES // side
+    for k in range(0, width, side):
+        for lane in range(0, LINE_BYTES // size, side):
+            gather_square(
+                like,
+                block + k * unit_stride + lane * size,
+                unit_stride,
+                width - k,
+                rows + 8 * lane,
+                n_lanes - lane,
+                k * size,
+            )
 
 
 @kernel
@@ -186,7 +196,7 @@ def transpose_blocks(panels, blocks, n):
                 block_stride, unit_stride = np.int64(blocks.strides[0]), np.int64(blocks.strides[1])
                 panel_stride, row_stride = np.int64(panels.strides[0]), np.int64(panels.strides[1])
                 _transpose(
-                    panels,
+                    panels.dtype.type(0),
                     np.int64(panels.ctypes.data) + p * panel_stride + q * lanes * row_stride,
                     row_stride,
                     lanes,

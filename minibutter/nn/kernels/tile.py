@@ -22,7 +22,7 @@ import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 LINE_BYTES = 64
 """A cache line, the unit of a tile's width: 16 float32 or 8 float64."""
@@ -70,6 +70,21 @@ HAS_FMA = bool(_FEATURES.get("fma") or _FEATURES.get("neon"))
 # 24 + 4 + 1 of 32 with AVX-512, 12 + 2 + 1 of 16 with AVX2, 8 + 4 + 1 of 16 with SSE. NEON gets as
 # many, though it has 32.
 TILE_ROWS, TILE_LINES = {64: (6, 4), 32: (6, 1), 16: (2, 1)}[VECTOR_BYTES]
+
+
+def vector_lanes(like):
+    """Numbers of this one's type in a vector register.
+
+    Within kernels it is a constant: loops that count in vectors then need no division, which takes
+    longer than what the shortest of them do.
+    """
+    return VECTOR_BYTES // like.itemsize
+
+
+@overload(vector_lanes)
+def _choose_lanes(like):
+    lanes = VECTOR_BYTES * 8 // like.bitwidth
+    return lambda like: lanes
 
 
 class _Emitter:
@@ -382,7 +397,7 @@ def _exchange(emit: _Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
 
 def _emit_transpose(context, builder, signature, arguments):
     """Emit `transpose_square`, for whole squares and for those with fewer rows on a side."""
-    element = signature.args[0].dtype
+    element = signature.args[0]
     emit = _Emitter(builder, context.get_data_type(element), element.bitwidth // 8)
     target, target_stride, n_targets, source, source_stride, n_sources = arguments[1:]
 
@@ -432,7 +447,7 @@ def transpose_square(
 ):
     """target[j, i] = source[i, j] for a square as wide as a vector, within registers.
 
-    Addresses and strides between rows in bytes; `like` is any array of the numbers' type. Whole
+    Addresses and strides between rows in bytes; `like` is any number of their type. Whole
     vectors are read and written, but only n_sources >= 1 rows read and n_targets >= 1 rows written;
     columns of the target behind the n_sources-th hold numbers without meaning. A whole side of
     targets is written first row first, so that rows closer than a vector overwrite such numbers.
@@ -442,7 +457,7 @@ def transpose_square(
 
 def _emit_gather(context, builder, signature, arguments):
     """Emit `gather_square` for 1, 2, 4, ... columns, each whole or with numbers missing."""
-    element = signature.args[0].dtype
+    element = signature.args[0]
     emit = _Emitter(builder, context.get_data_type(element), element.bitwidth // 8)
     target, target_stride, n_columns, rows, n_rows, offset = arguments[1:]
     row_pointers = builder.inttoptr(rows, _INT64.as_pointer())
@@ -499,7 +514,7 @@ def gather_square(typing_context, like, target, target_stride, n_columns, rows, 
     """target[k, r] = row_r[k], r < as many as a vector has, for rows that lie anywhere.
 
     target, rows and offset (into each row) are addresses and bytes; `rows` is where the addresses
-    of the rows stand, int64; `like` is any array of the numbers' type. As many columns as a vector
+    of the rows stand, int64; `like` is any number of their type. As many columns as a vector
     has, but at most `n_columns`, are written, zeros for rows behind the n_rows-th. Nothing is read
     outside of the rows' n_columns numbers.
     """
@@ -508,10 +523,10 @@ def gather_square(typing_context, like, target, target_stride, n_columns, rows, 
 
 @intrinsic
 def copy_vector(typing_context, like, target, source):
-    """Copy one vector between addresses; `like` is any array of the numbers' type."""
+    """Copy one vector between addresses; `like` is any number of their type."""
 
     def emit_copy(context, builder, signature, arguments):
-        element = signature.args[0].dtype
+        element = signature.args[0]
         emit = _Emitter(builder, context.get_data_type(element), element.bitwidth // 8)
         to, of = (
             builder.bitcast(emit.pointer(address), emit.vector.as_pointer())

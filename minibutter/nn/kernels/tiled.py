@@ -23,6 +23,7 @@ from minibutter.nn.kernels.tile import (
     copy_vector,
     tile,
     transpose_square,
+    vector_lanes,
 )
 
 _COLUMNS_AT_ONCE = 16
@@ -116,7 +117,7 @@ def _pack(plan, a, i_start, i_end, j_start, j_end):
 @kernel
 def _packed_tile(plan, depth):
     """Numbers from a packed tile to the next: its own, and room for what a vector has too much."""
-    return depth * plan.tile_rows + np.int64(VECTOR_BYTES // plan.packed.itemsize)
+    return depth * plan.tile_rows + vector_lanes(plan.packed.dtype.type(0))
 
 
 @kernel
@@ -125,8 +126,9 @@ def _pack_columns(plan, a, i_start, i_end, j_start, j_end):
 
     Several columns at a time: one alone would wait for the memory at its start.
     """
-    rows, size = plan.tile_rows, np.int64(a.itemsize)
-    side, column_stride = VECTOR_BYTES // size, np.int64(a.strides[1])
+    like = a.dtype.type(0)
+    rows, side, column_stride = plan.tile_rows, vector_lanes(like), np.int64(a.strides[1])
+    size = VECTOR_BYTES // side
     packed = np.int64(plan.packed.ctypes.data)
     tile_size = _packed_tile(plan, j_end - j_start)
     for few in range(j_start, j_end, _COLUMNS_AT_ONCE):
@@ -140,7 +142,7 @@ def _pack_columns(plan, a, i_start, i_end, j_start, j_end):
                 if is_whole:
                     for r in range(0, rows, side):
                         target = packed + (start + r) * size
-                        copy_vector(plan.packed, target, source + j * column_stride + r * size)
+                        copy_vector(like, target, source + j * column_stride + r * size)
                 else:
                     for r in range(min(rows, i_end - i)):
                         plan.packed[start + r] = a[i + r, j]
@@ -150,8 +152,9 @@ def _pack_columns(plan, a, i_start, i_end, j_start, j_end):
 @kernel
 def _pack_rows(plan, a, i_start, i_end, j_start, j_end):
     """`_pack` where A is contiguous along rows: squares of a tile's rows are transposed."""
-    rows, size = plan.tile_rows, np.int64(a.itemsize)
-    side, row_stride = VECTOR_BYTES // size, np.int64(a.strides[0])
+    like = a.dtype.type(0)
+    rows, side, row_stride = plan.tile_rows, vector_lanes(like), np.int64(a.strides[0])
+    size = VECTOR_BYTES // side
     packed = np.int64(plan.packed.ctypes.data)
     depth = j_end - j_start
     tile_size = _packed_tile(plan, depth)
@@ -165,7 +168,7 @@ def _pack_rows(plan, a, i_start, i_end, j_start, j_end):
             # The last rows first: what they have too much lies in the next column's first rows.
             for r in range((n_rows - 1) // side * side, -1, -side):
                 transpose_square(
-                    plan.packed,
+                    like,
                     packed + (start + r) * size,
                     rows * size,
                     side,
