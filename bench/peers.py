@@ -148,8 +148,9 @@ def as_notes(document: dict) -> list[str]:
         "rounds.",
         "In every epoch all sides get the same random order of 4096 rows and gather their batches "
         "from it.",
-        "From nothing to the end of a first epoch, with compilation: "
-        f"{'; '.join(_first_epochs(document))}.",
+        "PyTorch trains several repetitions one after the other, JAX maps over them.",
+        "From the start of a process, which imports NumPy and minibutter for all, to its first "
+        f"epoch's end, with compilation: {'; '.join(_first_epochs(document))}.",
         f"{machine['cpu_model']}, Python {machine['python_version']}, "
         f"numba {machine['numba_version']}, {versions}. "
         "Measured and written by `python -m bench.peers --readme`.",

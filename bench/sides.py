@@ -246,10 +246,12 @@ class Torch:
         return np.array([run.parameters() for run in self.runs])
 
 
-def _jax_epoch(state, data, order):
+def _jax_epoch(state, data, order, gathers_first):
     """The whole epoch as one scan; state is (layers, first moments, second moments, steps).
 
-    data are x (N_ROWS, n_inputs) and y (N_ROWS, n_outputs), order is (STEPS, BATCH_SIZE).
+    data are x (N_ROWS, n_inputs) and y (N_ROWS, n_outputs), order is (STEPS, BATCH_SIZE). To gather
+    all batches before the scan is faster when mapped over repetitions (by 4 to 9 %), and slower
+    (by 15 to 20 %) alone.
     """
     import jax
     from jax import numpy as jnp
@@ -261,10 +263,12 @@ def _jax_epoch(state, data, order):
         w, b = layers[-1]
         return -(targets * jax.nn.log_softmax(a @ w + b)).sum() / BATCH_SIZE
 
-    def step(state, rows):
+    def gather(rows):
+        return [part.at[rows].get(mode="promise_in_bounds") for part in data]
+
+    def step(state, batch):
         layers, first, second, t = state
-        batch = [part.at[rows].get(mode="promise_in_bounds") for part in data]
-        gradient = jax.grad(loss)(layers, *batch)
+        gradient = jax.grad(loss)(layers, *(batch if gathers_first else gather(batch)))
         t = t + 1
         # 1 - beta^t as such loses four digits in float32, enough to turn a relu on or off.
         bias_1, bias_2 = (-jnp.expm1(t * math.log(beta)) for beta in (BETA_1, BETA_2))
@@ -276,7 +280,7 @@ def _jax_epoch(state, data, order):
         )
         return (layers, first, second, t), None
 
-    return jax.lax.scan(step, state, order)[0]
+    return jax.lax.scan(step, state, gather(order) if gathers_first else order)[0]
 
 
 class Jax:
@@ -298,7 +302,8 @@ class Jax:
             self.data = jnp.array(x), jnp.array(y)
         else:
             self.state, self.data = states[0], (jnp.array(x[0]), jnp.array(y[0]))
-        epoch = jax.vmap(_jax_epoch) if self.is_mapped else _jax_epoch
+        epoch = partial(_jax_epoch, gathers_first=self.is_mapped)
+        epoch = jax.vmap(epoch) if self.is_mapped else epoch
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.wait = jax.block_until_ready
 

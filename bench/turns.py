@@ -50,20 +50,17 @@ def count_flops(problem: Problem) -> int:
 def serve(connection: Connection, problem: Problem, name: str) -> None:
     """A child's life: build and train one epoch, then as many as it is told, until told 0.
 
-    Sends (seconds, parameters) of the first epoch, the import of the library and compilation
-    included, or, when that fails, (reason, None).
+    Sends (None, parameters) after the first epoch or, when that fails, (reason, None).
     """
     orders = problem.orders()
-    begun_s = time.perf_counter()
     try:
         side = sides_of(problem)[name](problem)
         side.run_epoch(side.load_order(next(orders)))
-        first_epoch_s = time.perf_counter() - begun_s
     except Exception as error:  # A peer that is not there or cannot compile is a result.
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         connection.send((reason, None))
         return
-    connection.send((first_epoch_s, side.parameters()))
+    connection.send((None, side.parameters()))
     while epochs := connection.recv():
         first, *rest = (side.load_order(order) for order in islice(orders, 1 + epochs))
         side.run_epoch(first)  # The caches hold what the side before has left in them.
@@ -79,7 +76,8 @@ class Child:
 
     Attributes
     ----------
-    first_epoch_s : with compilation; None if it failed.
+    first_epoch_s : from the start of the process to its end, imports and compilation included;
+        None if it failed.
     end : parameters after it; None if it failed.
     reason : why it failed; None if it did not.
     """
@@ -87,12 +85,13 @@ class Child:
     def __init__(self, problem: Problem, name: str) -> None:
         context = get_context("spawn")
         self._connection, theirs = context.Pipe()
+        begun_s = time.perf_counter()
         self._process = context.Process(target=serve, args=(theirs, problem, name), daemon=True)
         self._process.start()
         theirs.close()
-        answer, self.end = self._connection.recv()
-        failed = self.end is None
-        self.first_epoch_s, self.reason = (None, answer) if failed else (answer, None)
+        self.reason, self.end = self._connection.recv()
+        seconds = time.perf_counter() - begun_s
+        self.first_epoch_s = None if self.end is None else seconds
 
     def __enter__(self) -> "Child":
         return self

@@ -222,7 +222,7 @@ class TrainingGroup:
         self._shuffles = [start.shuffle for start in starts[: self._n_starts]]
         self._penalty = (float(l1), float(l2))
         self._evaluate_train = evaluate_train
-        self._records_metrics = records_metrics
+        self._records_metrics = bool(records_metrics)
 
     def parameters(self, repetition: int) -> np.ndarray:
         """View (num_parameters,) of a repetition's parameters."""

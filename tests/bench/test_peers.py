@@ -1,5 +1,6 @@
 """The pure parts of `bench`: what is counted, compared, written; no clock is asked."""
 
+import itertools
 import json
 
 import numpy as np
@@ -204,7 +205,8 @@ def test_our_kernels_and_the_reference_take_the_same_steps(repetitions):
     problem = Problem(5, (7, 3), 4, repetitions)
     sides = {"minibutter": Packed(problem), "numpy": NumpyReference(problem)}
     for side in sides.values():
-        side.run_epoch(side.load_order(next(problem.orders())))
+        for order in itertools.islice(problem.orders(), 2):
+            side.run_epoch(side.load_order(order))
     ends = {name: side.parameters() for name, side in sides.items()}
     assert ends["minibutter"].shape == (repetitions, problem.network.num_parameters)
     check_agreement(ends, problem.draw()[2], TOLERANCE)

@@ -4,6 +4,7 @@ That loss and gradient belong together is tested in test_gradients, by differenc
 """
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_row_of_nan_has_a_norm_of_nan_and_the_others_keep_theirs():
     assert np.isnan(batch.gradient(parameters, x, y)).any()
 
 
-@pytest.mark.parametrize("method", ["loss", "gradient", "example_norms"])
+@pytest.mark.parametrize("method", ["loss", "gradient", "example_norms", "hessian_product"])
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -161,8 +162,10 @@ def test_row_of_nan_has_a_norm_of_nan_and_the_others_keep_theirs():
 )
 def test_arrays_that_do_not_fit_are_refused_before_a_kernel_reads_them(spoil, message, method):
     network, parameters, x, y = draw_batch("classification")
+    call = getattr(BatchGradient(network, 18), method)
+    direction = [parameters] if method == "hessian_product" else []
     with pytest.raises(ValueError, match=message):
-        getattr(BatchGradient(network, 18), method)(*spoil(parameters, x, y))
+        call(*spoil(parameters, x, y), *direction)
 
 
 @pytest.mark.parametrize(
@@ -210,17 +213,38 @@ def test_hessian_product_is_the_curvature_of_the_loss_and_symmetric(activation, 
     assert v @ hv == pytest.approx(curvature, abs=1e-5 * np.linalg.norm(hv) * np.linalg.norm(v))
 
 
-@EVERY_DTYPE
-def test_hessian_product_takes_any_length_and_does_not_move_the_parameters(dtype):
-    network, parameters, x, y = draw_batch("classification", dtype=dtype)
-    batch = BatchGradient(network, len(x))
+def extrapolated_hessian_product(network, parameters, x, y, direction, **penalty):
+    """Richardson's extrapolation of differences of float64 gradients: some ten digits."""
+    precise = replace(network, dtype="float64")
+    batch = BatchGradient(precise, len(x), **penalty)
+    parameters, x, y, direction = (
+        array.astype(np.float64) for array in (parameters, x, y, direction)
+    )
+
+    def difference(step):
+        ahead, behind = (batch.gradient(parameters + k * step * direction, x, y) for k in (1, -1))
+        return (ahead - behind) / (2 * step)
+
+    step = 2e-3 / np.linalg.norm(direction)
+    return (4 * difference(step / 2) - difference(step)) / 3
+
+
+# In float32 the step is long enough for a relu to open or shut.
+@pytest.mark.parametrize(
+    ("activation", "dtype"), [("tanh", "float32"), ("tanh", "float64"), ("relu", "float64")]
+)
+@pytest.mark.parametrize("length", [1e-25, 1.0, 1e25])
+def test_hessian_product_has_the_digits_that_it_promises(activation, length, dtype):
+    network, parameters, x, y = draw_batch("classification", activation, dtype=dtype)
     (v,) = draw_directions(network, 1)
+    v *= v.dtype.type(length)
     before = parameters.copy()
-    once, far = (batch.hessian_product(parameters, x, y, k * v) for k in (v.dtype.type(1), 1000))
+    product = BatchGradient(network, len(x), l1=0.02, l2=0.01).hessian_product(parameters, x, y, v)
     np.testing.assert_array_equal(parameters, before)
-    assert once.dtype == far.dtype == np.dtype(dtype)
-    digits = 1e-2 if dtype == "float32" else 1e-6
-    assert np.linalg.norm(far / 1000 - once) < digits * np.linalg.norm(once)
+    assert product.dtype == np.dtype(dtype)
+    expected = extrapolated_hessian_product(network, parameters, x, y, v, l1=0.02, l2=0.01)
+    digits = {"float32": 3e-4, "float64": 1e-9}[dtype]
+    assert np.linalg.norm(product - expected) < digits * np.linalg.norm(expected)
 
 
 def test_hessian_product_needs_a_direction_of_the_parameters_size_and_some_length():

@@ -355,8 +355,11 @@ def train_epoch(
         call(work.forward, (topology, parameters, work, blocks))
         rows = output_rows(work, blocks)
         p = output_units(topology, work, arena.P, blocks)
-        t = output_units(topology, work, arena.Y, blocks)
-        call(work.add_metrics, (sums, rows, p, t, n, is_binary, records_metrics, work.loss_scratch))
+        targets = output_units(topology, work, arena.Y, blocks)
+        call(
+            work.add_metrics,
+            (sums, rows, p, targets, n, is_binary, records_metrics, work.loss_scratch),
+        )
         penalty(topology, parameters, work.penalties, l1, l2)
         for repetition in range(topology.repetitions):
             sums[repetition, PENALTY] += n * work.penalties[repetition]
@@ -384,8 +387,11 @@ def evaluate(sums, work, topology, parameters, x, y, orders, l1, l2, is_binary, 
         call(work.forward, (topology, parameters, work, blocks))
         rows = output_rows(work, blocks)
         p = output_units(topology, work, arena.P, blocks)
-        t = output_units(topology, work, arena.Y, blocks)
-        call(work.add_metrics, (sums, rows, p, t, n, is_binary, records_metrics, work.loss_scratch))
+        targets = output_units(topology, work, arena.Y, blocks)
+        call(
+            work.add_metrics,
+            (sums, rows, p, targets, n, is_binary, records_metrics, work.loss_scratch),
+        )
     for repetition in range(topology.repetitions):
         finish_metrics(sums[repetition, :PENALTY], n_rows)
     penalty(topology, parameters, sums[:, PENALTY], l1, l2)

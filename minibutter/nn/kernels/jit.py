@@ -180,7 +180,7 @@ def inlined_kernel(function: Callable) -> Callable:
 
 
 def view(function: Callable) -> Callable:
-    """A few lines that stand in place of their call in kernels, for views into a workspace.
+    """A few lines that stand in place of their call in kernels: views into a workspace, mostly.
 
     As a kernel of its own each would take the hundreds of numbers that a workspace consists of.
     """

@@ -97,7 +97,8 @@ def skip_backward(dx, dh):
 
 
 # ---------------------------------------------------------------------------------------------
-# Activations: all take (a, z) forward and (dz, da, z, a) backward, flat arrays of one size
+# Activations: all take (a, z) forward and (dz, da, z, a) backward, flat arrays of one size. relu
+# has no forward of its own: it is part of the product (`tile.RELU`).
 
 
 @kernel

@@ -31,6 +31,7 @@ from minibutter.nn.kernels.tile import (
 # first-level cache, which is worth more than whole vectors.
 _WORTH_TRANSPOSING = 6
 _HAS_REGISTERS = not numba.config.DISABLE_JIT
+_CHECKS_BOUNDS = bool(numba.config.BOUNDSCHECK) or not _HAS_REGISTERS
 
 
 def lanes_of(dtype: np.dtype | str) -> int:
@@ -79,8 +80,8 @@ def gather_rows(blocks, source, order, start, n, rows):
     """Rows order[start], ..., order[start + n - 1] of a single run, as blocks.
 
     Writes: blocks (>= n / LANES, >= width, LANES), zeros in the lanes behind the n-th row; units
-    behind `width` are left alone. Reads: source (n_rows, width), order (n_rows,) int64.
-    Scratch: rows (LANES,) int64.
+    behind `width` are left alone. Reads: source (n_rows, width), C-contiguous and of the blocks'
+    type; order (n_rows,) int64, from 0. Scratch: rows (LANES,) int64.
     """
     width, lanes = source.shape[1], blocks.shape[2]
     first, row_stride = np.int64(source.ctypes.data), np.int64(source.strides[0])
@@ -88,7 +89,7 @@ def gather_rows(blocks, source, order, start, n, rows):
     for q in range((n + lanes - 1) // lanes):
         n_lanes = min(lanes, n - q * lanes)
         for lane in range(n_lanes):
-            rows[lane] = order[start + q * lanes + lane]
+            rows[lane] = _checked(order[start + q * lanes + lane], source.shape[0])
         if _HAS_REGISTERS:
             for lane in range(n_lanes):
                 rows[lane] = first + rows[lane] * row_stride
@@ -104,14 +105,14 @@ def gather_rows(blocks, source, order, start, n, rows):
 def gather_repetitions(blocks, sources, orders, start, n, rows):
     """The same for packed repetitions: block i holds the i-th row of every repetition.
 
-    Writes: blocks (>= n, >= width, LANES). Reads: sources (LANES, n_rows, width), orders (LANES,
-    n_rows) int64. Scratch: rows (LANES,) int64.
+    Writes: blocks (>= n, >= width, LANES). Reads: sources (LANES, n_rows, width), C-contiguous and
+    of the blocks' type; orders (LANES, n_rows) int64, from 0. Scratch: rows (LANES,) int64.
     """
-    lanes, _, width = sources.shape
+    lanes, n_rows, width = sources.shape
     if width < _WORTH_TRANSPOSING or not _HAS_REGISTERS:
         for lane in range(lanes):
             for i in range(n):
-                row = orders[lane, start + i]
+                row = _checked(orders[lane, start + i], n_rows)
                 for k in range(width):
                     blocks[i, k, lane] = sources[lane, row, k]
         return
@@ -119,11 +120,22 @@ def gather_repetitions(blocks, sources, orders, start, n, rows):
     target, unit_stride = np.int64(blocks.ctypes.data), np.int64(blocks.strides[1])
     for i in range(n):
         for lane in range(lanes):
-            row = orders[lane, start + i] * np.int64(sources.strides[1])
-            rows[lane] = first + lane * source_stride + row
+            row = _checked(orders[lane, start + i], n_rows)
+            rows[lane] = first + lane * source_stride + row * np.int64(sources.strides[1])
         block = target + i * np.int64(blocks.strides[0])
         addresses = np.int64(rows.ctypes.data)
         _gather_block(blocks.dtype.type(0), block, unit_stride, width, addresses, lanes)
+
+
+@inlined_kernel
+def _checked(row, n_rows):
+    """A row number; IndexError for one that does not exist where NUMBA_BOUNDSCHECK is set.
+
+    An address is read without asking, so that the compiler's own check does not see it.
+    """
+    if _CHECKS_BOUNDS and not 0 <= row < n_rows:
+        raise IndexError("there is no such row to gather")
+    return row
 
 
 @inlined_kernel

@@ -1,5 +1,9 @@
 """Blocks of lanes: what is gathered and transposed stands in its place, nothing else moves."""
 
+import ctypes
+import mmap
+
+import numba
 import numpy as np
 import pytest
 
@@ -84,3 +88,73 @@ def test_transposed_blocks_have_units_for_columns(n_blocks, width, extra_units, 
         np.testing.assert_array_equal(frame[1 + k // lanes, :n, k % lanes], by_unit[k, :n])
     assert (frame[0] == 7).all()
     assert (frame[-1] == 7).all()
+
+
+# ---------------------------------------------------------------------------------------------
+# Memory that is not ours
+
+
+PAGE = mmap.PAGESIZE
+
+
+@pytest.fixture
+def guarded():
+    """Makes arrays beside a page that must not be touched, at their end or at their start."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    kept = []
+
+    def make(shape, dtype, at_end):
+        dtype = np.dtype(dtype)
+        n_bytes = int(np.prod(shape)) * dtype.itemsize
+        whole = -(-n_bytes // PAGE) * PAGE
+        memory = mmap.mmap(-1, whole + 2 * PAGE)
+        view = np.frombuffer(memory, np.uint8)
+        for page in (0, PAGE + whole):
+            address = ctypes.c_void_p(view.ctypes.data + page)
+            assert libc.mprotect(address, ctypes.c_size_t(PAGE), 0) == 0
+        kept.append((memory, view))
+        start = PAGE + (whole - n_bytes if at_end else 0)
+        return view[start : start + n_bytes].view(dtype).reshape(shape)
+
+    yield make
+    for memory, view in kept:
+        libc.mprotect(ctypes.c_void_p(view.ctypes.data), ctypes.c_size_t(len(memory)), 3)
+
+
+@EVERY_DTYPE
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 7, 8, 9, 10, 15, 16, 17, 31, 33, 64, 65])
+def test_gathering_touches_nothing_outside_of_its_arrays(guarded, width, at_end, dtype):
+    """A number too many would end the process here."""
+    rng = np.random.default_rng([4, width])
+    lanes = layout.lanes_of(dtype)
+    source = guarded((20, width), dtype, at_end)
+    source[:] = rng.standard_normal(source.shape)
+    rows = guarded((lanes,), np.int64, at_end)
+    for n in (1, 3, lanes - 1, lanes, lanes + 1):
+        rows[:] = -(2**62)  # what an earlier batch may have left
+        order = np.array([19, *rng.integers(0, 20, n - 1)])
+        blocks = guarded((layout.count_blocks(n, dtype), width, lanes), dtype, at_end)
+        layout.gather_rows(blocks, source, order, 0, n, rows)
+        for i in range(n):
+            np.testing.assert_array_equal(blocks[i // lanes, :, i % lanes], source[order[i]])
+    sources = guarded((lanes, 3, width), dtype, at_end)
+    sources[:] = rng.standard_normal(sources.shape)
+    orders = np.array([rng.permutation(3) for _ in range(lanes)])
+    blocks = guarded((3, width, lanes), dtype, at_end)
+    layout.gather_repetitions(blocks, sources, orders, 0, 3, rows)
+    for lane in range(lanes):
+        np.testing.assert_array_equal(blocks[:, :, lane], sources[lane, orders[lane]])
+
+
+@pytest.mark.skipif(
+    not (numba.config.BOUNDSCHECK or numba.config.DISABLE_JIT), reason="bounds are not checked"
+)
+@pytest.mark.parametrize("row", [-1, 5])
+def test_a_row_that_does_not_exist_is_refused_where_bounds_are_checked(row):
+    blocks, rows = layout.aligned_zeros((1, 8, 16), "float32"), np.zeros(16, np.int64)
+    order = np.full((16, 1), row)
+    with pytest.raises(IndexError, match="no such row"):
+        layout.gather_rows(blocks, np.zeros((5, 8), np.float32), order[0], 0, 1, rows)
+    with pytest.raises(IndexError, match="no such row"):
+        layout.gather_repetitions(blocks, np.zeros((16, 5, 8), np.float32), order, 0, 1, rows)

@@ -37,7 +37,7 @@ TESTS = (
     "kernels/test_gemm.py::test_every_lane_has_the_bits_of_its_own_product",
     "kernels/test_layout.py",
 )
-# Whole epochs, on the processor that has least: it takes a minute to compile all kernels.
+# Whole epochs, on the processor that has least: it takes half a minute to compile all kernels.
 TESTS_OF_LEAST = ("test_training.py::test_three_epochs_equal_the_reference_run_batch_by_batch",)
 
 _RUN = """
