@@ -20,16 +20,16 @@ import os
 import time
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
-from bench.ceiling import measure_fma_ceiling
 from bench.layer_shapes import CLASS_ENDS, LayerShape, count_layers, draw_sample
 from bench.markers import README, ROOT, write_table
 from bench.products import BATCH_SIZE, OPENBLAS, OURS, RUNGS, Product, check, make_products
 from bench.turns import is_disturbed, quartiles, three_digits
+from minibutter.nn.ceiling import measure_fma_ceiling
 from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.kernels.tiling import Tiling
-from minibutter.provenance import read_provenance
+from minibutter.provenance import read_blas, read_provenance
 
 SHORTEST_SAMPLE_S = 2e-3
 LONGEST_PRODUCT_S = 50e-3
@@ -126,7 +126,7 @@ def measure_all(dtype: str, n_shapes: int, rounds: int) -> dict:
     sample = draw_sample(layers, n_shapes, SEED)
     document = {
         "machine": {**read_provenance().columns(), "hostname": None},
-        "blas": read_blas(),
+        "blas": read_blas() or "unknown",
         "dtype": dtype,
         "batch_size": BATCH_SIZE,
         "rounds": rounds,
@@ -159,19 +159,6 @@ def measure_tiles(dtype: str, rounds: int) -> dict[str, float]:
             cpu_s, _ = time_repeats(product, "tiled", repeats)
             speeds[rows].append(repeats * product.flops / cpu_s / 1e9)
     return {str(rows): float(np.median(values)) for rows, values in speeds.items()}
-
-
-def read_blas() -> str:
-    """Name and version of the BLAS behind numba's `np.dot`, which is SciPy's."""
-    import scipy.linalg.cython_blas
-
-    assert scipy.linalg.cython_blas
-    found = [
-        f"{library['internal_api']} {library['version']} ({library.get('architecture', 'unknown')})"
-        for library in threadpool_info()
-        if library["user_api"] == "blas" and "scipy.libs" in library["filepath"]
-    ]
-    return ", ".join(found) or "unknown"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ import os
 import tempfile
 from importlib import metadata
 
-from bench.ceiling import measure_fma_ceiling
 from bench.markers import README, ROOT, write_table
 from bench.sides import BATCH_SIZE, LEARNING_RATE, N_ROWS, SINGLE_THREAD, Problem
 from bench.turns import is_disturbed, measure, three_digits
+from minibutter.nn.ceiling import measure_fma_ceiling
 from minibutter.provenance import read_provenance
 
 HIDDEN = ((4,) * 2, (16,) * 2, (32,) * 3, (64,) * 3, (256,) * 3, (1024,) * 3, (16,) * 18)

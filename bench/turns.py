@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from bench.ceiling import measure_fma_ceiling
 from bench.sides import BATCH_SIZE, STEPS, Problem, sides_of
+from minibutter.nn.ceiling import measure_fma_ceiling
 
 SHORTEST_SAMPLE_S = 5e-3
 """What the fastest side's sample should last; all sides then train as many epochs."""

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from bench import peers
-from bench.ceiling import CHAINS, run_chains
 from bench.figure import draw_peers, spread
 from bench.markers import README, read_table
 from bench.sides import BATCH_SIZE, LANES_SIDES, SINGLE_SIDES, NumpyReference, Packed, Problem
@@ -23,7 +22,6 @@ from bench.turns import (
     three_digits,
 )
 from minibutter.nn import reference
-from minibutter.nn.kernels.tile import VECTOR_BYTES
 
 
 def make_side(microseconds, ratios=None, missing=None):
@@ -238,17 +236,6 @@ def test_a_side_that_fails_sends_the_reason():
 
     serve(Connection(), Problem(2, (2,), 2), "nobody")
     assert sent == [("KeyError: 'nobody'", None)]
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_lane_of_every_chain_is_computed(dtype):
-    scalar = np.dtype(dtype).type
-    chains = np.arange(CHAINS, dtype=dtype)
-    for _ in range(3):
-        chains = chains * scalar(0.5) + scalar(1)
-    lanes = VECTOR_BYTES // scalar().itemsize
-    # Halves and their sums are exact in both types.
-    assert run_chains(scalar(0.5), scalar(1), 3) == lanes * chains.sum()
 
 
 def test_labels_move_apart_in_their_order_and_no_further_than_needed():

@@ -54,7 +54,7 @@ _BYTE, _INT32, _INT64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _ROWS_PER_POINTER = 3  # one address register serves rows p, p + s and p + 2 s: x86 scales by 1, 2
 
 
-def _host_features() -> dict[str, bool]:
+def host_features() -> dict[str, bool]:
     """What numba compiles for: the host's features, or those that NUMBA_CPU_FEATURES names."""
     named = numba.config.CPU_FEATURES
     if named is None:
@@ -62,7 +62,7 @@ def _host_features() -> dict[str, bool]:
     return {flag[1:]: flag[0] == "+" for flag in named.split(",") if flag}
 
 
-_FEATURES = _host_features()
+_FEATURES = host_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
 HAS_FMA = bool(_FEATURES.get("fma") or _FEATURES.get("neon"))
 
