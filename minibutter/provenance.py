@@ -20,6 +20,7 @@ class Provenance:
     ----------
     git_commit : revision of a source checkout, with "-dirty" when files differ from it; None for
         an installed package.
+    blas : name, version and architecture of the BLAS of the compiled kernels; None if not found.
     """
 
     hostname: str
@@ -31,6 +32,7 @@ class Provenance:
     numpy_version: str
     numba_version: str
     llvmlite_version: str
+    blas: str | None
 
     def columns(self) -> dict[str, Any]:
         """The fields by name."""
@@ -42,7 +44,7 @@ def read_provenance() -> Provenance:
     """Describe this process's machine and software."""
     return Provenance(
         hostname=platform.node(),
-        cpu_model=_cpu_model(),
+        cpu_model=read_cpu_model(),
         platform=platform.platform(),
         python_version=platform.python_version(),
         minibutter_version=minibutter.__version__,
@@ -50,10 +52,11 @@ def read_provenance() -> Provenance:
         numpy_version=metadata.version("numpy"),
         numba_version=metadata.version("numba"),
         llvmlite_version=metadata.version("llvmlite"),
+        blas=read_blas(),
     )
 
 
-def _cpu_model() -> str:
+def read_cpu_model() -> str:
     """Model name from /proc/cpuinfo (x86) or what the platform module knows (elsewhere)."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -62,6 +65,26 @@ def _cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def read_blas() -> str | None:
+    """Name, version and architecture of the BLAS behind numba's `np.dot`, which is SciPy's.
+
+    The architecture is what the library chose for this processor, and decides the order of its
+    sums. None where no BLAS is found.
+    """
+    import scipy.linalg.cython_blas
+    from threadpoolctl import threadpool_info
+
+    assert scipy.linalg.cython_blas
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    # SciPy's wheel brings its own; where there is none, NumPy and SciPy share the system's.
+    of_scipy = [library for library in found if "scipy.libs" in library["filepath"]]
+    names = {
+        f"{library['internal_api']} {library['version']} ({library.get('architecture', 'unknown')})"
+        for library in of_scipy or found
+    }
+    return ", ".join(sorted(names)) or None
 
 
 def _git_commit() -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 from minibutter import datasets, store
 from minibutter.datasets import Dataset, DatasetError
 from minibutter.energy import Energy, Meter
+from minibutter.energy.environment import read_environment
 from minibutter.experiments import TILING_SIZES, Experiment
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.network import Network
@@ -99,7 +100,8 @@ def execute_group(
         Whatever is not foreseen: a bug of ours must not look like a result.
     """
     origin = {"started_at": datetime.now(UTC), "rank": rank, "n_ranks": n_ranks}
-    origin |= provenance.columns() | {"schema_version": store.SCHEMA_VERSION}
+    origin |= provenance.columns() | read_environment().columns()
+    origin |= {"schema_version": store.SCHEMA_VERSION}
     known = {
         repetition: _identity_columns(experiment, repetition, sweep) | origin
         for repetition in repetitions

@@ -12,6 +12,7 @@ import pytest
 
 from minibutter.experiments import Experiment, plan_experiment
 from minibutter.sweeps.spec import RunSpec
+from tests.machines import PROFILES, FakeMachine
 
 
 def _test_data(name: str) -> Path:
@@ -46,3 +47,17 @@ def plan() -> Callable[..., Experiment]:
         )
 
     return plan_changed
+
+
+@pytest.fixture
+def make_machine(tmp_path) -> Callable[[str | None], FakeMachine]:
+    """A tree of `/sys` and `/proc` with one of the profiles of `machines`, or an empty one."""
+
+    def make(profile: str | None = None) -> FakeMachine:
+        machine = FakeMachine(tmp_path / "root")
+        machine.root.mkdir()
+        if profile is not None:
+            PROFILES[profile](machine)
+        return machine
+
+    return make

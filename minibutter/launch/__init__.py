@@ -22,6 +22,7 @@ from minibutter.launch.ranks import (
     LaunchRefused,
     Progress,
     Team,
+    find_mpi_library,
     find_ranks,
 )
 from minibutter.launch.sweep import (
@@ -44,6 +45,7 @@ __all__ = [
     "Reporter",
     "Team",
     "closing_lines",
+    "find_mpi_library",
     "find_ranks",
     "main",
     "opening_lines",

@@ -6,6 +6,7 @@ the others would wait for it for ever (mpi4py documentation, "mpi4py.run").
 """
 
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -144,6 +145,26 @@ class Team:
         while not self._comm.iprobe(source=0, tag=tag):
             time.sleep(NAP_S)
         self._comm.recv(source=0, tag=tag)
+
+
+_NAME_LIBRARY = (
+    "import mpi4py; mpi4py.rc.initialize = False; "
+    "from mpi4py import MPI; print(MPI.Get_library_version())"
+)
+
+
+def find_mpi_library() -> str | None:
+    """Name and version of the MPI that mpi4py would load; None if it can load none.
+
+    A process of its own looks, and does not start MPI: once loaded, a library stays, and one that
+    does not fit may end the process that loads it.
+    """
+    command = [sys.executable, "-c", _NAME_LIBRARY]
+    try:
+        named = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return " ".join(named.stdout.partition("\n")[0].split()) or None
 
 
 def find_ranks() -> Alone | Team:

@@ -17,7 +17,7 @@ from functools import partial
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a column changes its name, type or meaning; written to every file and every run."""
 
 METRICS = (
@@ -183,6 +183,14 @@ _ORIGIN = [
     _provenance("numpy_version", TEXT, "version of NumPy"),
     _provenance("numba_version", TEXT, "version of Numba"),
     _provenance("llvmlite_version", TEXT, "version of llvmlite"),
+    _or_null(_provenance("blas", TEXT, "BLAS behind np.dot: version and architecture chosen")),
+    _provenance("affinity", TEXT, "CPUs that the process could use, as 0-3,8"),
+    _or_null(_provenance("governor", TEXT, "frequency governor of these CPUs")),
+    _or_null(_provenance("turbo", FLAG, "whether the clock could rise above its nominal rate")),
+    _or_null(_provenance("smt", FLAG, "whether cores ran several threads at once")),
+    _or_null(_provenance("microcode", TEXT, "revision of the processor's microcode")),
+    _or_null(_provenance("hypervisor", TEXT, "none, the name of a hypervisor, or unknown")),
+    _or_null(_provenance("transparent_huge_pages", TEXT, "always, madvise or never")),
     _or_null(_provenance("data_source", TEXT, "where the data came from")),
     _or_null(_provenance("data_sha256", TEXT, "SHA-256 of the data as fetched")),
     _or_null(_provenance("lanes", INT32, "repetitions that were trained together; 1: alone")),

@@ -1,0 +1,347 @@
+"""Energy counters through perf events: the second source beside powercap.
+
+The kernel's `power` PMU counts the energy of packages, their memory and the platform, `power_core`
+that of single cores (AMD, Linux 6.14 on). The kernel widens the hardware's 32 bits to 64, so these
+counters do not wrap, and every user may read them who may open CPU-wide events (CAP_PERFMON or
+`kernel.perf_event_paranoid` <= 0), without access to powercap's files. Kernels that show one
+package counter as several dies to powercap (AMD, 6.9 to 6.11) do so here, too.
+
+PMUs are found below `/sys/bus/event_source/devices`: `type` names them to the system call,
+`cpumask` lists the CPUs to open an event on (one a package, or one a core), `events/NAME` holds the
+configuration, `events/NAME.scale` what one count is worth and `events/NAME.unit` must be Joules.
+Source: perf_event_open(2); arch/x86/events/rapl.c of the Linux kernel.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from minibutter.energy.sysfs import CPUS, read_cpus, read_integer, read_text
+
+DEVICES = Path("sys/bus/event_source/devices")
+PARANOID = Path("proc/sys/kernel/perf_event_paranoid")
+
+_SYSCALLS = {"x86_64": 298, "aarch64": 241}
+_CLOSE_ON_EXEC = 8
+_TIMES = 0b11  # PERF_FORMAT_TOTAL_TIME_ENABLED | PERF_FORMAT_TOTAL_TIME_RUNNING
+_ATTRIBUTE = struct.Struct("IIQQQQQIIQQ")
+_READING = struct.Struct("QQQ")
+
+EVENTS = (
+    ("power", "energy-pkg"),
+    ("power", "energy-ram"),
+    ("power", "energy-psys"),
+    ("power_core", "energy-core"),
+)
+"""PMU and event of all that is read; `energy-cores` and `energy-gpu` are parts of a package."""
+
+
+class PerfUnavailable(Exception):
+    """Energy cannot be read through perf; the message says why, and what would help."""
+
+
+@dataclass(frozen=True)
+class PerfEvent:
+    """One event on one CPU."""
+
+    domain: str
+    """`package-0`, `package-0-die-1`, `package-0/dram`, `psys`, or `core-3`: the core of CPU 3."""
+    name: str
+    """As perf writes it: `power/energy-pkg/`."""
+    type: int
+    """Number of the PMU."""
+    config: int
+    cpu: int
+    """Where it is opened; for a core, the CPU that the domain is named after."""
+    scale_j: Fraction
+    """Joules a count, exactly."""
+
+
+def find_events(root: Path = Path("/")) -> tuple[PerfEvent, ...]:
+    """All energy events of this machine, in the order of `EVENTS` and of the CPUs.
+
+    Parameters
+    ----------
+    root : where `sys` lies.
+
+    Raises
+    ------
+    PerfUnavailable
+        If there is no event `power/energy-pkg/`, or a file of an event cannot be understood.
+    """
+    if not (root / DEVICES / "power/events/energy-pkg").exists():
+        raise PerfUnavailable(explain(errno.ENOENT, "power/energy-pkg/", root))
+    return tuple(event for pmu, name in EVENTS for event in _find_event(root, pmu, name))
+
+
+def _find_event(root: Path, pmu: str, name: str) -> list[PerfEvent]:
+    folder = root / DEVICES / pmu
+    terms = read_text(folder / "events" / name)
+    if terms is None:
+        return []
+    type_, cpus = read_integer(folder / "type"), read_cpus(folder / "cpumask")
+    if type_ is None or not cpus:
+        raise PerfUnavailable(f"{folder} has no number in type, or no CPU in cpumask")
+    unit = read_text(folder / "events" / f"{name}.unit")
+    if unit != "Joules":
+        raise PerfUnavailable(f"{folder}/events/{name}.unit is {unit!r}, not Joules")
+    scale = read_text(folder / "events" / f"{name}.scale")
+    try:
+        scale_j = Fraction(scale or "")
+    except (ValueError, ZeroDivisionError):
+        scale_j = Fraction(0)
+    if scale_j <= 0:
+        raise PerfUnavailable(f"{folder}/events/{name}.scale is {scale!r}, not a positive number")
+    config = _config(folder, terms)
+    domains = _name_domains(root, name, cpus)
+    return [
+        PerfEvent(domain, f"{pmu}/{name}/", type_, config, cpu, scale_j)
+        for domain, cpu in zip(domains, cpus, strict=True)
+    ]
+
+
+def _config(folder: Path, terms: str) -> int:
+    """The number behind terms such as `event=0x02`, placed as `format/event` says: `config:0-7`."""
+    config = 0
+    for term in terms.split(","):
+        name, _, value = term.partition("=")
+        place = read_text(folder / "format" / name) or ("config:0-7" if name == "event" else "")
+        word, _, bits = place.partition(":")
+        first, _, last = bits.partition("-")
+        try:
+            if word != "config":
+                raise ValueError
+            number, low, high = int(value or "1", 0), int(first), int(last or first)
+            if number < 0 or number >> (high - low + 1):
+                raise ValueError
+        except ValueError:
+            raise PerfUnavailable(
+                f"{folder}: the term {term!r} with the format {place!r} is not understood"
+            ) from None
+        config |= number << low
+    return config
+
+
+def _name_domains(root: Path, name: str, cpus: tuple[int, ...]) -> list[str]:
+    """Names of the domains that the CPUs of a PMU stand for, as powercap has them."""
+    if name == "energy-core":
+        return [f"core-{cpu}" for cpu in cpus]
+    places = []
+    for cpu in cpus:
+        folder = root / CPUS / f"cpu{cpu}/topology"
+        package, die = (read_integer(folder / f) for f in ("physical_package_id", "die_id"))
+        if package is None:
+            raise PerfUnavailable(f"{folder} does not tell the package of CPU {cpu}")
+        places.append((package, die))
+    packages = [package for package, _ in places]
+    if len(set(places)) < len(places):
+        raise PerfUnavailable(f"the cpumask of {name}, {cpus}, names a die twice")
+    if name == "energy-psys":
+        return ["psys" if package == 0 else f"psys-{package}" for package in packages]
+    names = [
+        f"package-{package}" + (f"-die-{die}" if packages.count(package) > 1 else "")
+        for package, die in places
+    ]
+    return [f"{package}/dram" for package in names] if name == "energy-ram" else names
+
+
+# ---------------------------------------------------------------------------------------------
+# Opening and reading
+
+
+def attribute(type_: int, config: int) -> bytes:
+    """The `struct perf_event_attr` of a counter that runs from now on, with both of its times."""
+    return _ATTRIBUTE.pack(type_, _ATTRIBUTE.size, config, 0, 0, _TIMES, 0, 0, 0, 0, 0)
+
+
+def open_event(attribute: bytes, cpu: int) -> int:
+    """File descriptor of a CPU-wide event: perf_event_open(2) for all processes on one CPU.
+
+    Raises
+    ------
+    OSError
+        As the system call says; ENOSYS where its number is not known.
+    """
+    number = _SYSCALLS.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, f"unknown system call on {platform.machine()}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    every_process, no_group = ctypes.c_int(-1), ctypes.c_int(-1)
+    descriptor = libc.syscall(
+        ctypes.c_long(number), attribute, every_process, ctypes.c_int(cpu), no_group,
+        ctypes.c_ulong(_CLOSE_ON_EXEC),
+    )  # fmt: skip
+    if descriptor < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return descriptor
+
+
+def read_event(descriptor: int) -> bytes:
+    """24 bytes: count, nanoseconds enabled, nanoseconds running."""
+    return os.read(descriptor, _READING.size)
+
+
+class PerfSource:
+    """All energy events of this machine, held open; made by `open_perf`.
+
+    Attributes
+    ----------
+    name : "perf".
+    domains : what is read, in the order of `read_uj`.
+    missing : domains that the machine has but does not let us open, and why. Memory that is missing
+        here is missing in the sum: packages alone must not pass for packages with memory.
+    """
+
+    name = "perf"
+
+    def __init__(
+        self,
+        descriptors: dict[PerfEvent, int],
+        missing: dict[str, str],
+        reader: Callable[[int], bytes] = read_event,
+    ) -> None:
+        self._descriptors = dict(descriptors)
+        self._reader = reader
+        self.domains = tuple(event.domain for event in descriptors)
+        self.missing = dict(missing)
+
+    def __enter__(self) -> "PerfSource":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the file descriptors back."""
+        for descriptor in self._descriptors.values():
+            with suppress(OSError):
+                os.close(descriptor)
+        self._descriptors = {}
+
+    def read_uj(self) -> tuple[int, ...]:
+        """Energy of every domain since it was opened, in whole microjoules; there is no wrap.
+
+        Raises
+        ------
+        PerfUnavailable
+            If an event cannot be read, or was off its counter for part of the time: then energy is
+            missing from its count, and stays missing.
+        """
+        if not self._descriptors:
+            raise PerfUnavailable("the events of perf are closed")
+        return tuple(map(self._read_uj, self._descriptors))
+
+    def _read_uj(self, event: PerfEvent) -> int:
+        try:
+            data = self._reader(self._descriptors[event])
+            count, enabled_ns, running_ns = _READING.unpack(data)
+        except OSError as error:
+            raise PerfUnavailable(
+                f"{event.name} on CPU {event.cpu} cannot be read ({error.strerror})"
+            ) from error
+        except struct.error:
+            # A read of nothing: the kernel could not put a pinned event onto its counter.
+            raise PerfUnavailable(
+                f"{event.name} on CPU {event.cpu} gave {len(data)} bytes instead of "
+                f"{_READING.size}: the event is in an error state"
+            ) from None
+        if running_ns < enabled_ns:
+            raise PerfUnavailable(
+                f"{event.name} on CPU {event.cpu} was counted for {running_ns / 1e9:.3f} s of "
+                f"{enabled_ns / 1e9:.3f} s: it shared its counter with other events, or the CPU "
+                "was switched off; stop other profilers and open it anew"
+            )
+        return count * 1_000_000 * event.scale_j.numerator // event.scale_j.denominator
+
+
+def open_perf(
+    root: Path = Path("/"),
+    opener: Callable[[bytes, int], int] = open_event,
+    reader: Callable[[int], bytes] = read_event,
+) -> PerfSource:
+    """All energy events, held open.
+
+    Events of one kind are opened on all packages or not at all: part of them would pass for the
+    whole. Packages are needed; memory, platform and cores are left out with a reason where they
+    cannot be opened.
+
+    Parameters
+    ----------
+    root : where `sys` and `proc` lie.
+    opener : opens an event, given its attribute and its CPU, and returns a file descriptor.
+    reader : reads 24 bytes from a descriptor.
+
+    Raises
+    ------
+    PerfUnavailable
+        If the energy of the packages cannot be read.
+    """
+    events = find_events(root)
+    opened: dict[PerfEvent, int] = {}
+    missing: dict[str, str] = {}
+    for name in dict.fromkeys(event.name for event in events):
+        of_kind = [event for event in events if event.name == name]
+        of_kind_opened: dict[PerfEvent, int] = {}
+        try:
+            for event in of_kind:
+                of_kind_opened[event] = opener(attribute(event.type, event.config), event.cpu)
+        except OSError as error:
+            for descriptor in of_kind_opened.values():
+                with suppress(OSError):
+                    os.close(descriptor)
+            reason = explain(error.errno, name, root)
+            if name == "power/energy-pkg/":
+                raise PerfUnavailable(reason) from error
+            missing |= {event.domain: reason for event in of_kind}
+        else:
+            opened |= of_kind_opened
+    return PerfSource(opened, missing, reader)
+
+
+def explain(code: int | None, event: str, root: Path = Path("/")) -> str:
+    """Why an event cannot be opened, and what to do; the kernel has a number for every cause.
+
+    Parameters
+    ----------
+    code : the errno.
+    event : as perf writes it.
+    root : where `proc` lies, which holds the present `perf_event_paranoid`.
+    """
+    paranoid = read_integer(root / PARANOID)
+    reasons = {
+        errno.ENOENT: (
+            "ENOENT: the kernel does not have it; a virtual machine, a processor without RAPL, or "
+            "a kernel module that is not loaded: sudo modprobe rapl"
+        ),
+        errno.EACCES: (
+            "EACCES: CPU-wide events need CAP_PERFMON or kernel.perf_event_paranoid <= 0, and it "
+            f"is {'unknown' if paranoid is None else paranoid}: "
+            "sudo sysctl kernel.perf_event_paranoid=0"
+        ),
+        errno.EPERM: (
+            "EPERM: a filter of system calls or a lockdown forbids perf_event_open; in a "
+            "container start it with --cap-add PERFMON or another seccomp profile"
+        ),
+        errno.EBUSY: (
+            "EBUSY: another program has the counter to itself; stop other profilers (perf, "
+            "turbostat, the NMI watchdog: sudo sysctl kernel.nmi_watchdog=0)"
+        ),
+        errno.EINVAL: (
+            "EINVAL: the kernel knows the PMU but not this event on this CPU; the kernel is older "
+            "than the processor, or the PMU is full"
+        ),
+        errno.ENODEV: "ENODEV: the CPU is switched off, or its PMU is gone; switch it on",
+        errno.ENOSYS: "ENOSYS: this kernel, or this kind of processor, has no perf_event_open",
+        errno.EMFILE: "EMFILE: too many files are open: ulimit -n 4096",
+    }
+    known = "an unknown error" if code is None else f"errno {code}: {os.strerror(code)}"
+    return f"{event} cannot be opened: {reasons.get(code, known)}"
