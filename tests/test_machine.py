@@ -160,17 +160,20 @@ def test_levels_that_are_unknown_contradictory_or_too_large_are_not_measured(
     assert bandwidths(machine, 5) == {"memory": (None, "the sizes of the caches are not known")}
 
 
-def test_the_thread_has_its_cpus_back_after_the_measurement(monkeypatch):
-    before, during = os.sched_getaffinity(0), []
-    monkeypatch.setattr(
-        "minibutter.nn.ceiling.measure_fma_ceiling",
-        lambda *_: during.append(os.sched_getaffinity(0)) or 50.0,
-    )
-    monkeypatch.setattr("minibutter.nn.ceiling.measure_read_bandwidth", lambda n: 7.0)
+def test_a_thread_is_pinned_while_it_measures_and_has_its_cpus_back_afterwards(monkeypatch):
+    events = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cpus: events.append(cpus))
+
+    def fail(*_):
+        events.append("measured")
+        raise MemoryError
+
+    monkeypatch.setattr("minibutter.nn.ceiling.measure_fma_ceiling", fail)
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 0)
-    for ceiling in measure_ceilings(read_topology()):
-        assert during[-1] == {ceiling.cpu}
-    assert os.sched_getaffinity(0) == before
+    with pytest.raises(MemoryError):
+        measure_ceilings(read_topology(affinity={0, 1}))
+    assert events == [{1}, "measured", {0, 1, 2}]
 
 
 def test_without_the_compiler_nothing_is_measured_and_the_reason_said(monkeypatch):

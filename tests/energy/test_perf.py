@@ -98,12 +98,13 @@ def test_a_package_that_two_cpus_count_is_refused_instead_of_counted_twice(make_
 
 
 def test_counts_are_whole_microjoules_without_rounding_of_the_scale(server, kernel):
-    # 2^-32 J a count: seven weeks at 1 kW are more than a double can hold to the microjoule.
-    count = 2**32 * 4_233_600_000 + 2**31
+    # 2^-32 J a count, one count below a whole number after seven weeks at 1 kW: a product of
+    # doubles would round it up.
+    count = 2**32 * 4_233_600_000 - 1
     kernel.counts = {(17, 2, 0): count, (17, 2, 4): 2**32 // 1000, (17, 3, 0): 1}
     with open_perf(server.root, kernel.open, kernel.read) as source:
         values = dict(zip(source.domains, source.read_uj(), strict=True))
-    assert values["package-0"] == 4_233_600_000_500_000
+    assert values["package-0"] == 4_233_599_999_999_999
     assert values["package-1"] == 999
     assert values["package-0/dram"] == 0
     assert all(type(value) is int for value in values.values())
