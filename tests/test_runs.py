@@ -1,12 +1,14 @@
 """One run: what it does with its specification, and what it stores when it cannot."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from minibutter import runs, store
 from minibutter.energy import open_meter
+from minibutter.energy.environment import read_environment
 from minibutter.nn.kernels import tiling
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
@@ -58,6 +60,17 @@ def test_the_rank_changes_provenance_and_nothing_else(plan):
     alone, third = execute(plan()), execute(plan(), rank=2, n_ranks=3)
     assert alone.epochs["train_loss"].tobytes() == third.epochs["train_loss"].tobytes()
     assert (third.run["rank"], third.run["n_ranks"]) == (2, 3)
+
+
+def test_every_run_records_the_state_that_it_found_and_not_that_of_the_process_start(
+    plan, monkeypatch
+):
+    found = replace(read_environment(), governor="performance", turbo=None, affinity="0-3,8")
+    monkeypatch.setattr(runs, "read_environment", lambda: found)
+    first = execute(plan()).run
+    monkeypatch.setattr(runs, "read_environment", lambda: replace(found, governor="powersave"))
+    assert {name: first[name] for name in found.columns()} == found.columns()
+    assert execute(plan()).run["governor"] == "powersave"
 
 
 def test_metrics_are_stored_in_float32_whatever_the_precision_of_training(plan):
