@@ -103,6 +103,16 @@ class Experiment:
         return self.network.num_parameters * (6.0 * self.n_train + 2.0 * self.n_test)
 
 
+def predicted_columns(experiment: Experiment) -> dict[str, Any]:
+    """Columns of `runs` that say what an epoch computes and moves, known before it is run.
+
+    Parameters
+    ----------
+    experiment : one that can be run.
+    """
+    return {"flops_per_epoch": experiment.flops_per_epoch}
+
+
 def plan_experiments(sweep: Sweep, data_dir: Path | None = None) -> list[Experiment]:
     """Give every experiment of a sweep its identity and its network; nothing is trained.
 

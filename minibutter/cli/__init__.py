@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import minibutter
-from minibutter.cli import data, machine, results, sweep, train, warmup
+from minibutter.cli import data, energy, machine, results, sweep, train, warmup
 from minibutter.cli.options import Mistake
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     help="How fully connected networks train, measured on CPUs: the BUTTER studies.",
 )
 sweep_app = typer.Typer(no_args_is_help=True, help="Plan and run sweeps, which are TOML files.")
+energy_app = typer.Typer(no_args_is_help=True, help="Where the joules go: models of energy.")
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: what there is, what it looks like.")
 
 app.command()(train.train)
@@ -31,6 +32,9 @@ sweep_app.command("plan")(sweep.plan)
 sweep_app.command("list")(sweep.list_catalogue)
 app.command()(results.summarize)
 app.command()(results.plot)
+app.add_typer(energy_app, name="energy")
+energy_app.command("fit")(energy.fit)
+energy_app.command("predict")(energy.predict)
 app.add_typer(data_app, name="data")
 data_app.command("list")(data.list_names)
 data_app.command("show")(data.show)
@@ -54,11 +58,12 @@ def main() -> None:
 def _mistakes() -> tuple[type[Exception], ...]:
     """What a user can mend: one line, no traceback, exit code 2."""
     from minibutter.datasets import DatasetError
+    from minibutter.energy.model import ModelError
     from minibutter.launch import LaunchRefused
     from minibutter.store import StoreError
     from minibutter.sweeps.spec import SweepError
 
-    return Mistake, DatasetError, SweepError, StoreError, LaunchRefused
+    return Mistake, DatasetError, SweepError, StoreError, LaunchRefused, ModelError
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,5 +1,4 @@
-"""Figures from summaries; the only room that knows matplotlib, which is drawn to files, never to a
-window."""
+"""Learning curves from summaries."""
 
 from pathlib import Path
 

@@ -1,0 +1,319 @@
+"""Fit all forms to the same observations and say what each is worth."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minibutter.energy.model.forms import (
+    CacheBytes,
+    Design,
+    butter_e_design,
+    duration_design,
+    flops_design,
+    hierarchy_design,
+    level_of,
+    time_design,
+)
+from minibutter.energy.model.observations import Observations
+from minibutter.energy.model.regression import (
+    Merged,
+    examine,
+    fit_left_out,
+    fit_relative,
+    folds,
+    refit,
+    resample,
+    spread,
+)
+from minibutter.energy.model.results import (
+    CONFIDENCE,
+    MODEL_VERSION,
+    Coefficient,
+    EnergyModel,
+    Form,
+    Replicates,
+    Residuals,
+    Row,
+    Scores,
+)
+
+MIN_EXPERIMENTS = 5
+"""With fewer, leaving one out or drawing them anew says nothing."""
+
+WORKING_SET = "parameter2x"
+"""The one of a training step: parameters, gradients and all activations. It places a configuration
+in the hierarchy."""
+
+_WORST_RATIO = 100.0
+"""Bound on the error that is remembered of a configuration to which nothing else is alike."""
+
+
+def fit_energy(
+    observations: Observations,
+    caches: CacheBytes | None = None,
+    n_replicates: int = 400,
+    seed: int = 0,
+) -> EnergyModel:
+    """Fit joules an epoch to time, FLOPs and bytes, and the forms to compare with.
+
+    Parameters
+    ----------
+    observations : from `observe`.
+    caches : bytes of the data caches a core of the measured machine has, `l1` first; without them
+        there is no form of BUTTER-E and there are no residuals by level.
+    n_replicates : bootstrap samples of whole experiments.
+    seed : of the bootstrap and of the folds; the same seed gives the same model.
+
+    Returns
+    -------
+    EnergyModel
+        Intervals, held-out scores and replicates are None with fewer than `MIN_EXPERIMENTS`.
+    """
+    features, duration_s = observations.features, observations.duration_s
+    energy_j = observations.energy_j
+    _, groups = np.unique(observations.experiments, return_inverse=True)
+    sampling = _Sampling(groups, n_replicates, seed)
+    variants = tuple(sorted(set(features.variants)))
+    energy = _fit(
+        "hierarchy", hierarchy_design(features, duration_s), energy_j, sampling, apart=True
+    )
+    seconds = _fit(
+        "duration", duration_design(features, variants), duration_s, sampling, apart=True
+    )
+    notes = list(_notes(observations, energy.form, int(groups.max()) + 1))
+    beside = [("flops", flops_design(features)), ("time", time_design(duration_s))]
+    if caches is None:
+        notes.append(
+            "the caches of the measured machine are not known: no form of BUTTER-E, no residuals "
+            "by level"
+        )
+    elif not features.working_set_bytes:
+        notes.append("results have no working sets: no form of BUTTER-E, no residuals by level")
+    else:
+        beside.insert(0, ("butter_e", butter_e_design(features, caches)))
+    others = [_fit(name, design, energy_j, sampling, apart=False) for name, design in beside]
+    rows = _rows(observations, energy, caches)
+    return EnergyModel(
+        version=MODEL_VERSION,
+        kind=observations.kind,
+        sources=observations.sources,
+        qualities=observations.qualities,
+        cpu_models=observations.cpu_models,
+        n_runs=int(observations.n_runs.sum()),
+        n_configurations=len(observations),
+        n_experiments=int(groups.max()) + 1,
+        left_out=observations.left_out,
+        caches=None if caches is None else dict(caches),
+        forms=(energy.form, *(fit.form for fit in others)),
+        duration=seconds.form,
+        variants=variants,
+        residuals=_residuals(rows),
+        rows=rows,
+        replicates=_replicates(observations, energy, seconds),
+        ranges=_ranges(observations),
+        notes=tuple(notes),
+    )
+
+
+class _Sampling:
+    """Folds and bootstrap counts, the same for all forms: replicates belong together."""
+
+    def __init__(self, groups: np.ndarray, n_replicates: int, seed: int) -> None:
+        self.groups = groups
+        self.n_groups = int(groups.max()) + 1
+        self.is_possible = self.n_groups >= MIN_EXPERIMENTS
+        if self.is_possible:
+            self.counts = resample(groups, n_replicates, seed)
+            self.fold = folds(groups, seed)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A form, and what only this room needs: its terms, replicates and predictions, and for every
+    row the coefficients that have not seen its experiment, with their predictions."""
+
+    form: Form
+    kept: list[int]
+    replicates: np.ndarray | None
+    predicted: np.ndarray
+    left_out: np.ndarray | None
+    held_out: np.ndarray | None
+
+
+def _fit(name: str, design: Design, target: np.ndarray, sampling: _Sampling, apart: bool) -> _Fit:
+    """Fit one form; `apart`: leave out terms that cannot be told from others.
+
+    The forms to compare with are judged by their predictions, which dependent terms do not hurt.
+    """
+    absent = {column: "none in any row" for column in np.flatnonzero(~design.matrix.any(axis=0))}
+    present = [column for column in range(len(design.terms)) if column not in absent]
+    weighted = design.matrix[:, present] / target[:, None]
+    kept, merged, dependences, condition = examine(
+        _group_means(weighted, sampling.groups), [design.names[column] for column in present]
+    )
+    kept = [present[place] for place in kept] if apart else present
+    if not apart:
+        merged, dependences, condition = (), (), None
+    matrix = design.matrix[:, kept]
+    coefficients = fit_relative(matrix, target)
+    predicted = matrix @ coefficients
+    replicates = left_out = held_out = None
+    if sampling.is_possible:
+        replicates = refit(matrix, target, sampling.counts, coefficients)
+        replicates = spread(coefficients, replicates, sampling.n_groups)
+        left_out = fit_left_out(matrix, target, sampling.fold)
+        held_out = (matrix * left_out).sum(axis=1)
+    form = Form(
+        name=name,
+        coefficients=_coefficients(design, kept, coefficients, replicates, absent, merged),
+        fitted=score(predicted, target),
+        held_out=None if held_out is None else score(held_out, target),
+        condition_index=condition,
+        dependences=dependences,
+        merged=merged,
+    )
+    return _Fit(form, kept, replicates, predicted, left_out, held_out)
+
+
+def _group_means(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """One row an experiment: what differs between its executions is mostly noise of the clock."""
+    sums = np.zeros((groups.max() + 1, matrix.shape[1]))
+    np.add.at(sums, groups, matrix)
+    return sums / np.bincount(groups)[:, None]
+
+
+def _coefficients(
+    design: Design,
+    kept: list[int],
+    values: np.ndarray,
+    replicates: np.ndarray | None,
+    absent: dict[int, str],
+    merged: tuple[Merged, ...],
+) -> tuple[Coefficient, ...]:
+    reasons = absent | {
+        design.names.index(each.term): f"cannot be told from {', '.join(each.into)}"
+        for each in merged
+    }
+    tail = (1 - CONFIDENCE) / 2
+    coefficients = []
+    for column, term in enumerate(design.terms):
+        if column not in kept:
+            result = (None, None, None, reasons[column])
+        elif replicates is None:
+            reason = f"fewer than {MIN_EXPERIMENTS} experiments"
+            result = (float(values[kept.index(column)]), None, None, reason)
+        else:
+            place = kept.index(column)
+            low, high = np.quantile(replicates[:, place], [tail, 1 - tail])
+            result = (float(values[place]), float(low), float(high), None)
+        coefficients.append(Coefficient(term.name, term.unit, *result))
+    return tuple(coefficients)
+
+
+def score(predicted: np.ndarray, measured: np.ndarray) -> Scores:
+    """Compare predictions with measurements; both float64 of shape (n,), `measured` positive."""
+    ratio = predicted / measured
+    r2_log = None
+    if (predicted > 0).all():
+        r2_log = _r2(np.log(predicted), np.log(measured))
+    return Scores(
+        n_configurations=len(measured),
+        mape=float(np.abs(ratio - 1).mean()),
+        r2=_r2(predicted, measured),
+        r2_log=r2_log,
+        mean_ratio=float(ratio.mean()),
+        within_10_percent=float((np.abs(ratio - 1) <= 0.1).mean()),
+    )
+
+
+def _r2(predicted: np.ndarray, measured: np.ndarray) -> float | None:
+    total = np.square(measured - measured.mean()).sum()
+    return float(1 - np.square(measured - predicted).sum() / total) if total > 0 else None
+
+
+def _rows(observations: Observations, energy: _Fit, caches: CacheBytes | None) -> tuple[Row, ...]:
+    working_set = observations.features.working_set_bytes.get(WORKING_SET)
+    levels: tuple[str | None, ...] = (None,) * len(observations)
+    if caches is not None and working_set is not None:
+        levels = level_of(working_set, caches)
+    return tuple(
+        Row(
+            experiment_id=observations.experiments[i],
+            n_runs=int(observations.n_runs[i]),
+            n_train=int(observations.features.n_train[i]),
+            working_set_bytes=None if working_set is None else float(working_set[i]),
+            level=levels[i],
+            duration_s=float(observations.duration_s[i]),
+            energy_j=float(observations.energy_j[i]),
+            predicted_j=float(energy.predicted[i]),
+            held_out_j=None if energy.held_out is None else float(energy.held_out[i]),
+        )
+        for i in range(len(observations))
+    )
+
+
+def _residuals(rows: tuple[Row, ...]) -> tuple[Residuals, ...]:
+    found = {row.level for row in rows if row.level is not None}
+    result = []
+    for level in sorted(found, key=("l1", "l2", "l3", "dram").index):
+        here = [row for row in rows if row.level == level]
+        errors = np.array([row.predicted_j / row.energy_j - 1 for row in here])
+        held_out = [row.held_out_j / row.energy_j - 1 for row in here if row.held_out_j is not None]
+        result.append(
+            Residuals(
+                level=level,
+                n_configurations=len(here),
+                mape=float(np.abs(errors).mean()),
+                median=float(np.median(errors)),
+                held_out_mape=float(np.abs(held_out).mean()) if held_out else None,
+            )
+        )
+    return tuple(result)
+
+
+def _replicates(observations: Observations, energy: _Fit, seconds: _Fit) -> Replicates | None:
+    if energy.replicates is None or seconds.replicates is None:
+        return None
+    # What a prediction of a sweep not yet run gets wrong: seconds and joules of an unseen network.
+    unseen = hierarchy_design(observations.features, seconds.held_out).matrix[:, energy.kept]
+    ratios = observations.energy_j / (unseen * energy.left_out).sum(axis=1).clip(min=1e-300)
+    log_ratios = np.log(ratios.clip(1 / _WORST_RATIO, _WORST_RATIO))
+    return Replicates(
+        energy=tuple(map(tuple, energy.replicates.tolist())),
+        duration=tuple(map(tuple, seconds.replicates.tolist())),
+        log_ratios=tuple(log_ratios.tolist()),
+    )
+
+
+def _ranges(observations: Observations) -> dict[str, tuple[float, float]]:
+    features = observations.features
+    values = {"flops": features.flops, "steps": features.n_steps, "depth": features.depth}
+    values |= {f"{level} bytes": moved for level, moved in features.traffic_bytes.items()}
+    return {name: (float(each.min()), float(each.max())) for name, each in values.items()}
+
+
+def _notes(observations: Observations, form: Form, n_experiments: int) -> list[str]:
+    notes = []
+    if n_experiments < MIN_EXPERIMENTS:
+        notes.append(
+            f"{n_experiments} experiments are too few for intervals and held-out errors, which "
+            f"need {MIN_EXPERIMENTS}"
+        )
+    if len(observations.cpu_models) > 1:
+        notes.append(
+            f"energies of {len(observations.cpu_models)} processors are fitted together; fit "
+            f"each alone to compare them: {', '.join(observations.cpu_models)}"
+        )
+    if "measured_shared" in observations.qualities:
+        notes.append("energies of packages that ranks shared are among them, and hold others' work")
+    for each in form.dependences:
+        notes.append(
+            f"{' and '.join(each.terms)} are hard to tell apart (condition index "
+            f"{each.condition_index:.0f}): their sum is known better than each"
+        )
+    for each in form.merged:
+        notes.append(
+            f"{each.term} cannot be told from {', '.join(each.into)}, which contain it; vary "
+            "sizes, batches or tilings so that they do not grow together"
+        )
+    return notes

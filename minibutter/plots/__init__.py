@@ -1,0 +1,6 @@
+"""Figures; the only room that knows matplotlib, which is drawn to files, never to a window."""
+
+from minibutter.plots.energy import draw_energy_per_datum, draw_predicted_energy
+from minibutter.plots.learning import draw_learning_curves
+
+__all__ = ["draw_energy_per_datum", "draw_learning_curves", "draw_predicted_energy"]

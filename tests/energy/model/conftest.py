@@ -1,0 +1,132 @@
+"""Tables of a machine whose joules follow known coefficients, read through counters that tick."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+
+CACHES = {"l1": 32 * 2**10, "l2": 512 * 2**10, "l3": 8 * 2**20}
+
+PLANTED = {
+    "static_power_w": 35.0,
+    "energy_per_flop_j": 4e-10,
+    "energy_per_l1_byte_j": 5e-11,
+    "energy_per_l2_byte_j": 2e-10,
+    "energy_per_l3_byte_j": 8e-10,
+    "energy_per_dram_byte_j": 3e-9,
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """`runs` and `epochs` as the store hands them out."""
+
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+
+
+def make_runs(n_experiments: int, rng: np.random.Generator, repetitions: int = 2) -> pd.DataFrame:
+    """Runs of random networks: what is known of each before it starts, and its true seconds."""
+    n = n_experiments
+    num_parameters = 2 ** rng.uniform(8, 22, n)
+    n_train = rng.choice([1000.0, 4000.0, 16000.0], n)
+    batch_size = rng.choice([32.0, 64.0, 256.0], n)
+    depth = rng.integers(2, 9, n).astype(float)
+    flops = 6 * num_parameters * n_train
+    l1 = flops * 2 ** rng.uniform(-1, 3, n)
+    l2 = l1 * 2 ** rng.uniform(-5, -1, n)
+    working_set = 8 * num_parameters + 4 * batch_size * num_parameters**0.5 * depth
+    l3 = np.where(working_set > CACHES["l2"], l2 * 2 ** rng.uniform(-3, 0, n), 0.0)
+    dram = np.where(working_set > CACHES["l3"], l3 * 2 ** rng.uniform(-3, 0, n), 0.0)
+    n_steps = np.ceil(n_train / batch_size)
+    seconds = n_steps * 5e-6 + flops / 40e9 + l2 / 60e9 + dram / 10e9
+    seconds *= rng.lognormal(0, 0.3, n)
+    experiments = pd.DataFrame(
+        {
+            "experiment_id": [f"e{i:04d}" for i in range(n)],
+            "status": "completed",
+            "cpu_model": "a processor",
+            "kernel": "tiled",
+            "dtype": "float32",
+            "lanes": 1,
+            "n_train": n_train,
+            "batch_size": batch_size,
+            "depth": depth,
+            "flops_per_epoch": flops,
+            "traffic_l1_bytes": l1,
+            "traffic_l2_bytes": l2,
+            "traffic_l3_bytes": l3,
+            "traffic_dram_bytes": dram,
+            "working_set_bwd_layer_bytes": 4 * batch_size * num_parameters**0.5,
+            "working_set_parameter_bytes": working_set - 4 * num_parameters,
+            "working_set_parameter2x_bytes": working_set,
+            "working_set_parameter2x_dataset_bytes": working_set + 4 * 64 * n_train,
+            "true_seconds": seconds,
+        }
+    )
+    runs = experiments.loc[experiments.index.repeat(repetitions)].reset_index(drop=True)
+    runs["run_id"] = [f"r{i:05d}" for i in range(len(runs))]
+    return runs
+
+
+def true_energy_j(runs: pd.DataFrame, planted: dict[str, float] = PLANTED) -> np.ndarray:
+    """Joules of an epoch by the planted coefficients."""
+    columns = ["true_seconds", "flops_per_epoch"]
+    columns += [f"traffic_{level}_bytes" for level in ("l1", "l2", "l3", "dram")]
+    return runs[columns].to_numpy(float) @ np.array(list(planted.values()))
+
+
+def measure(
+    runs: pd.DataFrame,
+    energy_j: np.ndarray,
+    rng: np.random.Generator,
+    run_s: float = 2.0,
+    tick_s: float = 1e-3,
+    source: str = "powercap:package",
+) -> Tables:
+    """Train each run for about `run_s` and read a counter that advances every `tick_s`.
+
+    Epochs under 10 ms have no energy of their own, as with the meter.
+    """
+    parts = []
+    totals = []
+    for run, joules in zip(runs.itertuples(), energy_j, strict=True):
+        n_epochs = int(np.clip(run_s / run.true_seconds, 1, 200))
+        duration_s = run.true_seconds * rng.lognormal(0, 0.003, n_epochs)
+        power_w = joules / run.true_seconds
+        moments_s = rng.uniform(0, tick_s) + np.concatenate([[0.0], np.cumsum(duration_s)])
+        counter_j = np.floor(moments_s / tick_s) * tick_s * power_w
+        energies = np.where(duration_s >= 0.010, np.diff(counter_j), np.nan)
+        quality = np.where(np.isnan(energies), "unavailable", "measured")
+        parts.append(
+            pd.DataFrame(
+                {
+                    "run_id": run.run_id,
+                    "duration_s": duration_s,
+                    "energy_j": energies,
+                    "energy_source": np.where(np.isnan(energies), None, source),
+                    "energy_quality": quality,
+                }
+            )
+        )
+        totals.append((n_epochs, duration_s.sum(), counter_j[-1] - counter_j[0]))
+    n_epochs, duration_s, total_j = map(np.array, zip(*totals, strict=True))
+    is_long = duration_s >= 0.010
+    runs = runs.assign(
+        epochs_completed=n_epochs,
+        duration_s=duration_s,
+        energy_j=np.where(is_long, total_j, np.nan),
+        energy_source=np.where(is_long, source, None),
+        energy_quality=np.where(is_long, "measured", "unavailable"),
+        energy_reason=np.where(is_long, None, "too short"),
+    )
+    return Tables(runs, pd.concat(parts, ignore_index=True))
+
+
+@pytest.fixture(scope="session")
+def tables() -> Tables:
+    """60 experiments, two repetitions each, on the planted machine."""
+    rng = np.random.default_rng(1)
+    runs = make_runs(60, rng)
+    return measure(runs, true_energy_j(runs), rng)
