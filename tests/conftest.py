@@ -5,11 +5,13 @@ need it are skipped, with the reason, where it is absent.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from minibutter import cli
 from minibutter.experiments import Experiment, plan_experiment
 from minibutter.sweeps.spec import RunSpec
 from tests.machines import PROFILES, FakeMachine
@@ -61,3 +63,22 @@ def make_machine(tmp_path) -> Callable[[str | None], FakeMachine]:
         return machine
 
     return make
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder; returns its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINIBUTTER_DATA", raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["minibutter", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -25,25 +25,6 @@ README = Path(__file__).parents[1] / "README.md"
 SMALL = ["--dataset", "iris", "--size", "100", "--depth", "3", "--batch-size", "16"]
 
 
-@pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder; returns its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MINIBUTTER_DATA", raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["minibutter", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def test_train_stores_tables_and_prints_where_they_are(call, tmp_path):
     code, out, _ = call("train", *SMALL, "--repetitions", 2, "--epochs", 3, "--out", "here")
     assert code == 0
@@ -304,7 +285,12 @@ def test_a_corrupt_shard_is_set_aside_and_its_runs_are_done_again(call, tmp_path
 # Help and documents
 
 
-GROUPS = [(cli.app, ()), (cli.sweep_app, ("sweep",)), (cli.data_app, ("data",))]
+GROUPS = [
+    (cli.app, ()),
+    (cli.sweep_app, ("sweep",)),
+    (cli.energy_app, ("energy",)),
+    (cli.data_app, ("data",)),
+]
 COMMANDS = [
     (*path, command.name or command.callback.__name__)
     for group, path in GROUPS

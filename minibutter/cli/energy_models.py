@@ -22,13 +22,14 @@ from minibutter.energy.model import (
     observe,
     to_json,
 )
+from minibutter.energy.model.predict import JOULES_PER_KWH
 from minibutter.energy.model.results import Coefficient, Form
 from minibutter.experiments import Experiment, predicted_columns
 from minibutter.nn.kernels.tiling import read_cache_bytes
 from minibutter.provenance import read_provenance
 
 _FORMS = {
-    "hierarchy": "time, FLOPs, bytes of each level",
+    "hierarchy": "time, FLOPs, bytes by level",
     "butter_e": "BUTTER-E",
     "flops": "FLOPs alone",
     "time": "time alone",
@@ -222,6 +223,7 @@ def show_prediction(prediction: Prediction, experiments: list[Experiment]) -> No
     show_table(prediction_table(prediction, experiments), Console())
     n_runs = sum(each.n_runs for each in prediction.experiments)
     interval = _interval(prediction.low_kwh, prediction.high_kwh)
+    interval = "without interval" if interval == "-" else f"{interval} in 90 %"
     static = ""
     if prediction.static_kwh is not None and prediction.energy_kwh:
         share = prediction.static_kwh / prediction.energy_kwh
@@ -246,14 +248,25 @@ def prediction_table(prediction: Prediction, experiments: list[Experiment]) -> p
     ordered = [prediction.experiments[row] for row in table.index]
     table["runs"] = [str(each.n_runs) for each in ordered]
     table["time"] = [report.duration_text(each.duration_s) for each in ordered]
-    table["kWh"] = [f"{each.energy_kwh:.3g}" for each in ordered]
-    table["90 % interval"] = [_interval(each.low_kwh, each.high_kwh) for each in ordered]
+    factor, unit = _unit_for(max(each.energy_kwh for each in ordered))
+    table[unit] = [f"{each.energy_kwh * factor:.3g}" for each in ordered]
+    table["90 % interval"] = [_interval(each.low_kwh, each.high_kwh, factor) for each in ordered]
     table["beyond"] = [", ".join(each.outside) for each in ordered]
     return table if any(table["beyond"]) else table.drop(columns="beyond")
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "[no interval]" if low is None or high is None else f"[{low:.3g}, {high:.3g}]"
+def _unit_for(most_kwh: float) -> tuple[float, str]:
+    """What to multiply kWh with so that the largest of a table is easy to read, and its unit."""
+    for factor, unit in ((1.0, "kWh"), (1e3, "Wh")):
+        if most_kwh * factor >= 0.1:
+            return factor, unit
+    return JOULES_PER_KWH, "J"
+
+
+def _interval(low: float | None, high: float | None, factor: float = 1.0) -> str:
+    if low is None or high is None:
+        return "-"
+    return f"[{low * factor:.3g}, {high * factor:.3g}]"
 
 
 def _percent(value: float | None) -> str:

@@ -4,13 +4,12 @@
 Nothing here is imported with `minibutter.energy`: reading counters needs neither pandas nor scipy.
 """
 
+from minibutter.energy.model.features import ModelError, features_of
 from minibutter.energy.model.fit import fit_energy
 from minibutter.energy.model.observations import (
     EPOCH_COLUMNS,
     RUN_COLUMNS,
-    ModelError,
     Observations,
-    features_of,
     observe,
 )
 from minibutter.energy.model.predict import Planned, Prediction, predict_energy

@@ -32,10 +32,9 @@ from minibutter.energy.model.results import (
     EnergyModel,
     Form,
     Replicates,
-    Residuals,
     Row,
-    Scores,
 )
+from minibutter.energy.model.scores import residuals_by_level, score
 
 MIN_EXPERIMENTS = 5
 """With fewer, leaving one out or drawing them anew says nothing."""
@@ -75,7 +74,11 @@ def fit_energy(
     sampling = _Sampling(groups, n_replicates, seed)
     variants = tuple(sorted(set(features.variants)))
     energy = _fit(
-        "hierarchy", hierarchy_design(features, duration_s), energy_j, sampling, apart=True
+        "hierarchy",
+        hierarchy_design(features, duration_s / observations.n_ranks),
+        energy_j,
+        sampling,
+        apart=True,
     )
     seconds = _fit(
         "duration", duration_design(features, variants), duration_s, sampling, apart=True
@@ -107,7 +110,7 @@ def fit_energy(
         forms=(energy.form, *(fit.form for fit in others)),
         duration=seconds.form,
         variants=variants,
-        residuals=_residuals(rows),
+        residuals=residuals_by_level(rows),
         rows=rows,
         replicates=_replicates(observations, energy, seconds),
         ranges=_ranges(observations),
@@ -210,27 +213,6 @@ def _coefficients(
     return tuple(coefficients)
 
 
-def score(predicted: np.ndarray, measured: np.ndarray) -> Scores:
-    """Compare predictions with measurements; both float64 of shape (n,), `measured` positive."""
-    ratio = predicted / measured
-    r2_log = None
-    if (predicted > 0).all():
-        r2_log = _r2(np.log(predicted), np.log(measured))
-    return Scores(
-        n_configurations=len(measured),
-        mape=float(np.abs(ratio - 1).mean()),
-        r2=_r2(predicted, measured),
-        r2_log=r2_log,
-        mean_ratio=float(ratio.mean()),
-        within_10_percent=float((np.abs(ratio - 1) <= 0.1).mean()),
-    )
-
-
-def _r2(predicted: np.ndarray, measured: np.ndarray) -> float | None:
-    total = np.square(measured - measured.mean()).sum()
-    return float(1 - np.square(measured - predicted).sum() / total) if total > 0 else None
-
-
 def _rows(observations: Observations, energy: _Fit, caches: CacheBytes | None) -> tuple[Row, ...]:
     working_set = observations.features.working_set_bytes.get(WORKING_SET)
     levels: tuple[str | None, ...] = (None,) * len(observations)
@@ -252,30 +234,13 @@ def _rows(observations: Observations, energy: _Fit, caches: CacheBytes | None) -
     )
 
 
-def _residuals(rows: tuple[Row, ...]) -> tuple[Residuals, ...]:
-    found = {row.level for row in rows if row.level is not None}
-    result = []
-    for level in sorted(found, key=("l1", "l2", "l3", "dram").index):
-        here = [row for row in rows if row.level == level]
-        errors = np.array([row.predicted_j / row.energy_j - 1 for row in here])
-        held_out = [row.held_out_j / row.energy_j - 1 for row in here if row.held_out_j is not None]
-        result.append(
-            Residuals(
-                level=level,
-                n_configurations=len(here),
-                mape=float(np.abs(errors).mean()),
-                median=float(np.median(errors)),
-                held_out_mape=float(np.abs(held_out).mean()) if held_out else None,
-            )
-        )
-    return tuple(result)
-
-
 def _replicates(observations: Observations, energy: _Fit, seconds: _Fit) -> Replicates | None:
     if energy.replicates is None or seconds.replicates is None:
         return None
     # What a prediction of a sweep not yet run gets wrong: seconds and joules of an unseen network.
-    unseen = hierarchy_design(observations.features, seconds.held_out).matrix[:, energy.kept]
+    unseen = hierarchy_design(
+        observations.features, seconds.held_out / observations.n_ranks
+    ).matrix[:, energy.kept]
     ratios = observations.energy_j / (unseen * energy.left_out).sum(axis=1).clip(min=1e-300)
     log_ratios = np.log(ratios.clip(1 / _WORST_RATIO, _WORST_RATIO))
     return Replicates(

@@ -16,7 +16,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from minibutter.energy.model.observations import Features
+from minibutter.energy.model.features import Features
 
 CacheBytes = Mapping[str, int]
 """Bytes of the data caches that a core has, nearest first, by `l1`, `l2`, `l3`."""
@@ -44,7 +44,13 @@ class Design:
 
 
 def hierarchy_design(features: Features, duration_s: np.ndarray) -> Design:
-    """Joules of an epoch from time, FLOPs and bytes; `duration_s` has shape (n,)."""
+    """Joules of an epoch from time, FLOPs and bytes.
+
+    Parameters
+    ----------
+    features : of n configurations.
+    duration_s : float64, shape (n,): seconds of static power that the epoch has paid for.
+    """
     columns = {
         Term("static_power_w", "W"): duration_s,
         Term("energy_per_flop_j", "J/FLOP"): features.flops,

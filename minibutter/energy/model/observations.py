@@ -11,71 +11,54 @@ Which energies count:
 * `interpolated`: always. Energy of epochs shorter than the counter resolves is a share of a longer
   window, and only their sum enters;
 * `measured_shared`: only if asked for. Other ranks' work is in it;
-* `modelled` and `unavailable`: never. A fit to what another model said would only repeat it.
+* `modelled` and `unavailable`: never. A fit to what another model said would only repeat it;
+* `simulated`, and every quality of an `energy_source` that begins with "simulated": never together
+  with measured ones.
 
 Where none of a run's epochs has such an energy, the energy of the whole run is taken.
 
-Rows whose `energy_source` begins with "simulated" and measured rows are never fitted together.
+Where an energy was divided among the ranks of a package (`energy_ranks`), a rank has paid for that
+part of the static power.
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-USED_QUALITIES = ("measured", "measured_divided", "interpolated")
-SHARED_QUALITY = "measured_shared"
+from minibutter.energy.model.features import (
+    FEATURE_COLUMNS,
+    Features,
+    ModelError,
+    features_of,
+    is_known,
+)
 
-LEVELS = ("l1", "l2", "l3", "dram")
-WORKING_SETS = ("bwd_layer", "parameter", "parameter2x", "parameter2x_dataset")
-"""BUTTER-E's, by growing scope: a layer, the forward pass, the backward pass, the epoch."""
+USED_QUALITIES = ("measured", "measured_divided", "interpolated", "simulated")
+SHARED_QUALITY = "measured_shared"
 
 KINDS = ("measured", "simulated")
 
-_FEATURE_COLUMNS = (
-    "flops_per_epoch",
-    *(f"traffic_{level}_bytes" for level in LEVELS),
-    *(f"working_set_{name}_bytes" for name in WORKING_SETS),
-)
-_SIZES = ("n_train", "batch_size", "depth")
 RUN_COLUMNS = (
     *("run_id", "experiment_id", "status", "epochs_completed", "cpu_model", "kernel", "dtype"),
-    *("lanes", "duration_s", "energy_j", "energy_source", "energy_quality", "energy_reason"),
-    *_SIZES,
-    *_FEATURE_COLUMNS,
+    *(
+        "lanes",
+        "energy_ranks",
+        "duration_s",
+        "energy_j",
+        "energy_source",
+        "energy_quality",
+        "energy_reason",
+    ),
+    *FEATURE_COLUMNS,
 )
-"""Columns of the table `runs` that `observe` reads; those of the features may be absent."""
+"""Columns of the table `runs` that `observe` reads.
+
+Those of the features are refused with a message where they are absent; `energy_ranks`, the ranks of
+a package among which an energy was divided, is then 1."""
 
 EPOCH_COLUMNS = ("run_id", "duration_s", "energy_j", "energy_source", "energy_quality")
-
-
-class ModelError(Exception):
-    """No model can be fitted or used; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """What is known of configurations without running them; every array has shape (n,).
-
-    Attributes
-    ----------
-    flops : floating-point operations of an epoch, float64.
-    traffic_bytes : predicted bytes of an epoch at each level of `LEVELS` that the machine has.
-    working_set_bytes : by the names of `WORKING_SETS`.
-    n_train : training rows. n_steps : optimizer steps of an epoch. depth : dense layers.
-    lanes : repetitions trained together, which share their steps.
-    variants : kernel and type of each, as in "tiled float32": seconds per FLOP differ by them.
-    """
-
-    flops: np.ndarray
-    traffic_bytes: dict[str, np.ndarray]
-    working_set_bytes: dict[str, np.ndarray]
-    n_train: np.ndarray
-    n_steps: np.ndarray
-    depth: np.ndarray
-    lanes: np.ndarray
-    variants: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,6 +70,7 @@ class Observations:
     kind : "measured" or "simulated".
     experiments : id of each row's experiment; a row is left out of a fit with its whole experiment.
     energy_j, duration_s : means per epoch, float64.
+    n_ranks : ranks of the package that the energy was divided among; 1 where it was not.
     n_runs : runs in each row.
     features : of each row.
     sources : all `energy_source` of the rows. qualities : energies used, counted by quality.
@@ -98,6 +82,7 @@ class Observations:
     experiments: tuple[str, ...]
     energy_j: np.ndarray
     duration_s: np.ndarray
+    n_ranks: np.ndarray
     n_runs: np.ndarray
     features: Features
     sources: tuple[str, ...]
@@ -147,11 +132,19 @@ def observe(
     totals, kind = _one_kind(totals, kind, left_out)
 
     rows = totals.join(runs.drop(columns=list(totals.columns), errors="ignore"))
-    _require_features(rows)
-    has_features = rows["flops_per_epoch"].notna() & rows["traffic_l1_bytes"].notna()
-    left_out["no FLOPs or bytes are stored with the run"] += int((~has_features).sum())
-    rows = rows[has_features]
-    keys = ["experiment_id", "cpu_model", "lanes"]
+    has_features = is_known(rows)
+    if not has_features.any():
+        raise ModelError(
+            "no FLOPs and bytes (flops_per_epoch, traffic_l1_bytes) are stored with these runs: "
+            "results of an older version and of kernel blas do not have them; run the sweep with "
+            "this version and another kernel, into another directory"
+        )
+    left_out["no FLOPs and bytes are stored with the run"] += int((~has_features).sum())
+    rows, totals = rows[has_features], totals[has_features]
+    if "energy_ranks" not in rows:
+        rows = rows.assign(energy_ranks=1)
+    rows = rows.assign(energy_ranks=rows["energy_ranks"].fillna(1))
+    keys = ["experiment_id", "cpu_model", "lanes", "energy_ranks"]
     groups = rows.groupby(keys, dropna=False, sort=True)
     sums = groups[["energy_total_j", "duration_total_s", "n_epochs"]].sum()
     firsts = groups.first().reset_index()
@@ -161,69 +154,13 @@ def observe(
         experiments=tuple(firsts["experiment_id"]),
         energy_j=(sums["energy_total_j"] / sums["n_epochs"]).to_numpy(np.float64),
         duration_s=(sums["duration_total_s"] / sums["n_epochs"]).to_numpy(np.float64),
+        n_ranks=firsts["energy_ranks"].to_numpy(np.float64),
         n_runs=groups.size().to_numpy(),
         features=features_of(firsts),
         sources=tuple(sorted({source for names in totals["sources"] for source in names})),
         qualities=dict(sorted(qualities.items())),
         cpu_models=tuple(sorted(set(rows["cpu_model"]))),
         left_out={reason: count for reason, count in left_out.items() if count},
-    )
-
-
-def features_of(frame: pd.DataFrame) -> Features:
-    """Features of configurations, measured or only planned.
-
-    Parameters
-    ----------
-    frame : one row a configuration, with the columns of `RUN_COLUMNS` that are known before a run;
-        `lanes` is 1 where it is missing.
-
-    Raises
-    ------
-    ModelError
-        If a column is missing, or empty where it may not be.
-    """
-    _require_features(frame)
-
-    def column(name: str, missing: float = np.nan) -> np.ndarray:
-        return frame[name].astype("Float64").to_numpy(np.float64, na_value=missing)
-
-    n_train, batch_size = column("n_train"), column("batch_size")
-    # Where all levels but one are known, the machine does not have that one: nothing goes there.
-    traffic = {
-        level: column(f"traffic_{level}_bytes", missing=0.0)
-        for level in LEVELS
-        if f"traffic_{level}_bytes" in frame and frame[f"traffic_{level}_bytes"].notna().any()
-    }
-    lanes = column("lanes", missing=1.0) if "lanes" in frame else np.ones(len(frame))
-    return Features(
-        flops=column("flops_per_epoch"),
-        traffic_bytes=traffic,
-        working_set_bytes={
-            name: column(f"working_set_{name}_bytes")
-            for name in WORKING_SETS
-            if f"working_set_{name}_bytes" in frame
-            and frame[f"working_set_{name}_bytes"].notna().all()
-        },
-        n_train=n_train,
-        n_steps=np.ceil(n_train / np.minimum(batch_size, n_train)),
-        depth=column("depth"),
-        lanes=lanes,
-        variants=tuple((frame["kernel"] + " " + frame["dtype"]).astype(str)),
-    )
-
-
-def rows_of(features: Features, rows: np.ndarray) -> Features:
-    """A part of the configurations, by index or mask."""
-    arrays = {name: getattr(features, name)[rows] for name in ("flops", "n_train", "n_steps")}
-    return replace(
-        features,
-        **arrays,
-        depth=features.depth[rows],
-        lanes=features.lanes[rows],
-        traffic_bytes={k: values[rows] for k, values in features.traffic_bytes.items()},
-        working_set_bytes={k: values[rows] for k, values in features.working_set_bytes.items()},
-        variants=tuple(np.array(features.variants)[rows]),
     )
 
 
@@ -239,13 +176,17 @@ def _totals(runs: pd.DataFrame, epochs: pd.DataFrame, accepted: tuple[str, ...])
         )
 
     def condensed(frame: pd.DataFrame) -> pd.DataFrame:
-        groups = frame.groupby("run_id")
+        source = frame["energy_source"].fillna("not named").astype(str)
+        is_hidden = (frame["energy_quality"] == "simulated") & ~source.str.startswith("simulated")
+        groups = frame.assign(source=source.where(~is_hidden, "simulated:" + source)).groupby(
+            "run_id"
+        )
         return pd.DataFrame(
             {
                 "energy_total_j": groups["energy_j"].sum(),
                 "duration_total_s": groups["duration_s"].sum(),
                 "n_epochs": groups["n_epochs"].sum(),
-                "sources": groups["energy_source"].agg(lambda names: sorted(set(names))),
+                "sources": groups["source"].agg(lambda names: sorted(set(names))),
                 "qualities": groups["energy_quality"].agg(lambda names: sorted(set(names))),
             }
         )
@@ -266,7 +207,7 @@ def _one_kind(
     totals: pd.DataFrame, kind: str | None, left_out: Counter[str]
 ) -> tuple[pd.DataFrame, str]:
     def kind_of(names: list[str]) -> str:
-        kinds = {KINDS[str(name).startswith("simulated")] for name in names}
+        kinds = {KINDS[name.startswith("simulated")] for name in names}
         return kinds.pop() if len(kinds) == 1 else "both"
 
     kinds = totals["sources"].map(kind_of)
@@ -305,17 +246,3 @@ def _why_nothing(unused: pd.DataFrame, with_shared: bool) -> str:
         f"no energy was measured in {len(unused)} runs ({reason}); run the sweep where RAPL can be "
         "read"
     )
-
-
-def _require_features(frame: pd.DataFrame) -> None:
-    absent = [
-        name
-        for name in ("flops_per_epoch", "traffic_l1_bytes")
-        if name not in frame or frame[name].isna().all()
-    ]
-    if absent:
-        raise ModelError(
-            f"there are no values of {', '.join(absent)}: these results were written by an older "
-            "version, which did not store them; run the sweep again with this one, into another "
-            "directory"
-        )

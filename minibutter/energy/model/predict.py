@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minibutter.energy.model.features import Features, ModelError
 from minibutter.energy.model.forms import Design, duration_design, hierarchy_design
-from minibutter.energy.model.observations import Features, ModelError
 from minibutter.energy.model.results import CONFIDENCE, EnergyModel, Form
 
 JOULES_PER_KWH = 3.6e6

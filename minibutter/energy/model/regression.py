@@ -23,6 +23,9 @@ _INVOLVED = 0.1
 _MAX_ROUNDS = 50
 _MAX_RATIO = 3.0
 
+_REPLICATE_TOLERANCE = 1e-3
+"""Replicates differ by far more."""
+
 
 @dataclass(frozen=True)
 class Dependence:
@@ -53,6 +56,7 @@ def fit_relative(
     target: np.ndarray,
     counts: np.ndarray | None = None,
     start: np.ndarray | None = None,
+    tolerance: float = 1e-7,
 ) -> np.ndarray:
     """Coefficients, none of them negative, with the least sum of squared relative errors.
 
@@ -62,6 +66,7 @@ def fit_relative(
     target : float64, shape (n,), positive.
     counts : float64, shape (n,): how often each row counts; once by default.
     start : float64, shape (n,): a first guess of the predictions; `target` by default.
+    tolerance : relative change of the predictions below which they are final.
 
     Returns
     -------
@@ -76,7 +81,7 @@ def fit_relative(
         weights = np.sqrt(repeats) / predicted
         coefficients = _nonnegative(matrix * weights[:, None], target * weights)
         before, predicted = predicted, matrix @ coefficients
-        if np.allclose(predicted, before, rtol=1e-7, atol=0):
+        if (np.abs(predicted - before) <= tolerance * before).all():
             break
     return coefficients
 
@@ -184,7 +189,9 @@ def refit(
     start = matrix @ coefficients
     return np.array(
         [
-            fit_relative(matrix[row > 0], target[row > 0], row[row > 0], start[row > 0])
+            fit_relative(
+                matrix[row > 0], target[row > 0], row[row > 0], start[row > 0], _REPLICATE_TOLERANCE
+            )
             for row in counts
         ]
     )

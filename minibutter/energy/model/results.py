@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from minibutter.energy.model.observations import ModelError
+from minibutter.energy.model.features import ModelError
 from minibutter.energy.model.regression import Dependence, Merged
 
 MODEL_VERSION = 1

@@ -124,9 +124,56 @@ def measure(
     return Tables(runs, pd.concat(parts, ignore_index=True))
 
 
+def fabricate(
+    n_experiments: int = 60,
+    seed: int = 1,
+    repetitions: int = 2,
+    spread: float = 0.0,
+    planted: dict[str, float] = PLANTED,
+    **options,
+) -> Tables:
+    """Tables of random networks on the planted machine.
+
+    `spread` is the relative deviation of an experiment's joules from the model; `options` are those
+    of `measure`.
+    """
+    rng = np.random.default_rng(seed)
+    runs = make_runs(n_experiments, rng, repetitions)
+    deviation = rng.lognormal(0, spread, n_experiments).repeat(repetitions)
+    return measure(runs, true_energy_j(runs, planted) * deviation, rng, **options)
+
+
+@pytest.fixture(scope="session", name="fabricate")
+def _fabricate():
+    """The function that makes tables."""
+    return fabricate
+
+
+@pytest.fixture(scope="session", name="true_energy_j")
+def _true_energy_j():
+    """The function that knows the truth."""
+    return true_energy_j
+
+
+@pytest.fixture(scope="session", name="make_runs")
+def _make_runs():
+    """The function that makes runs not yet measured."""
+    return make_runs
+
+
+@pytest.fixture(scope="session")
+def planted() -> dict[str, float]:
+    """Coefficients of the machine."""
+    return PLANTED
+
+
+@pytest.fixture(scope="session")
+def caches() -> dict[str, int]:
+    """Its caches."""
+    return CACHES
+
+
 @pytest.fixture(scope="session")
 def tables() -> Tables:
-    """60 experiments, two repetitions each, on the planted machine."""
-    rng = np.random.default_rng(1)
-    runs = make_runs(60, rng)
-    return measure(runs, true_energy_j(runs), rng)
+    """60 experiments, two repetitions each; not to be changed."""
+    return fabricate()
