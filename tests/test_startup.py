@@ -37,7 +37,9 @@ def test_package_is_imported_within_300_ms():
     assert least_of_three(code) < 0.3
 
 
-@pytest.mark.parametrize("arguments", ["--help", "train --help", "sweep run --help", "--version"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "train --help", "sweep run --help", "energy fit --help", "--version"]
+)
 def test_help_loads_none_of_the_packages_that_take_long(arguments):
     # Not pydantic, which typer loads where it finds it.
     heavy = "numba numpy pandas pyarrow mpi4py scipy sklearn matplotlib"

@@ -1,6 +1,7 @@
 """Energy models on the terminal and on disk: read, fitted, written, and shown as tables."""
 
 import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def fit_results(
     """Fit the energies that a sweep's directory holds; options as the command line gives them."""
     given = None if caches is None else _parse_caches(caches)
     runs, epochs = store.read_runs(directory), store.read_epochs(directory)
+    for problem in epochs.attrs.get("problems", []):
+        print(f"warning: {problem}", file=sys.stderr)
     observations = observe(runs, epochs, source, with_shared)
     if given is None and observations.cpu_models == (read_provenance().cpu_model,):
         given = {f"l{level}": size for level, size in sorted(read_cache_bytes().items())}

@@ -144,7 +144,8 @@ class _Fit:
 
 
 def _fit(name: str, design: Design, target: np.ndarray, sampling: _Sampling, apart: bool) -> _Fit:
-    """Fit one form; `apart`: leave out terms that cannot be told from others.
+    """Fit one form; `apart`: its coefficients are to be read, so that they get intervals, and terms
+    that cannot be told from others are left out.
 
     The forms to compare with are judged by their predictions, which dependent terms do not hurt.
     """
@@ -162,13 +163,15 @@ def _fit(name: str, design: Design, target: np.ndarray, sampling: _Sampling, apa
     predicted = matrix @ coefficients
     replicates = left_out = held_out = None
     if sampling.is_possible:
-        replicates = refit(matrix, target, sampling.counts, coefficients)
-        replicates = spread(coefficients, replicates, sampling.n_groups)
+        if apart:
+            replicates = refit(matrix, target, sampling.counts, coefficients)
+            replicates = spread(coefficients, replicates, sampling.n_groups)
         left_out = fit_left_out(matrix, target, sampling.fold)
         held_out = (matrix * left_out).sum(axis=1)
+    why = "a form to compare with" if not apart else f"fewer than {MIN_EXPERIMENTS} experiments"
     form = Form(
         name=name,
-        coefficients=_coefficients(design, kept, coefficients, replicates, absent, merged),
+        coefficients=_coefficients(design, kept, coefficients, replicates, absent, merged, why),
         fitted=score(predicted, target),
         held_out=None if held_out is None else score(held_out, target),
         condition_index=condition,
@@ -192,6 +195,7 @@ def _coefficients(
     replicates: np.ndarray | None,
     absent: dict[int, str],
     merged: tuple[Merged, ...],
+    why_no_interval: str,
 ) -> tuple[Coefficient, ...]:
     reasons = absent | {
         design.names.index(each.term): f"cannot be told from {', '.join(each.into)}"
@@ -203,7 +207,7 @@ def _coefficients(
         if column not in kept:
             result = (None, None, None, reasons[column])
         elif replicates is None:
-            reason = f"fewer than {MIN_EXPERIMENTS} experiments"
+            reason = why_no_interval
             result = (float(values[kept.index(column)]), None, None, reason)
         else:
             place = kept.index(column)

@@ -23,7 +23,8 @@ class Coefficient:
     ----------
     term, unit : as in `forms`.
     value : None where the term is not in the fit.
-    low, high : ends of the 90 % interval; None with `value`, or with too few experiments.
+    low, high : ends of the 90 % interval; None with `value`, with too few experiments, and in forms
+        to compare with.
     reason : why `value`, `low` or `high` is None; None where none is.
     """
 

@@ -90,7 +90,6 @@ def test_intervals_of_90_percent_cover_about_90_percent(fabricate, make_runs, tr
             for each, kwh in zip(prediction.experiments, truth_kwh, strict=True)
         )
         sweeps += prediction.low_kwh <= truth_kwh.sum() <= prediction.high_kwh
-    print(experiments / (n_trials * n_unseen), sweeps / n_trials)
     assert 0.86 <= experiments / (n_trials * n_unseen) <= 0.95
     # Of 30 sweeps 27 are expected; fewer than 23 have a probability of 1 %.
     assert sweeps >= 23
