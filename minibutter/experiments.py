@@ -104,11 +104,16 @@ class Experiment:
 
 
 def predicted_columns(experiment: Experiment) -> dict[str, Any]:
-    """Columns of `runs` that say what an epoch computes and moves, known before it is run.
+    """What an epoch computes, known before it is run, under the names of the columns of `runs`.
 
     Parameters
     ----------
     experiment : one that can be run.
+
+    Returns
+    -------
+    dict
+        `flops_per_epoch`.
     """
     return {"flops_per_epoch": experiment.flops_per_epoch}
 

@@ -149,7 +149,7 @@ def show_model(model: EnergyModel, paths: list[Path]) -> None:
         show_table(residuals_table(model), console)
     print()
     for note in model.notes:
-        print(f"note: {note}")
+        print(f"note: {_named(note)}")
     for reason, count in model.left_out.items():
         print(f"left out: {count} runs: {reason}")
     for path in paths:
@@ -167,13 +167,18 @@ def coefficients_table(form: Form) -> pd.DataFrame:
                 "value": value,
                 "90 % interval": interval,
                 "unit": unit,
-                "why not": (coefficient.reason or "") if value == "-" or interval == "-" else "",
+                "why not": _named(coefficient.reason or ""),
             }
         )
     table = pd.DataFrame(rows)
-    for term, name in _TERMS.items():
-        table["why not"] = table["why not"].str.replace(term, name)
     return table if any(table["why not"]) else table.drop(columns="why not")
+
+
+def _named(text: str) -> str:
+    """A sentence with the terms as the table calls them."""
+    for term, name in _TERMS.items():
+        text = text.replace(term, name)
+    return text
 
 
 def _in_unit(coefficient: Coefficient) -> tuple[str, str, str]:
@@ -273,7 +278,7 @@ def _interval(low: float | None, high: float | None, factor: float = 1.0) -> str
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.3g}"
+    return "-" if value is None else f"{round(100 * value, 2) + 0.0:.2f}"
 
 
 def _score(value: float | None) -> str:

@@ -280,9 +280,10 @@ def _notes(observations: Observations, form: Form, n_experiments: int) -> list[s
             f"{' and '.join(each.terms)} are hard to tell apart (condition index "
             f"{each.condition_index:.0f}): their sum is known better than each"
         )
-    for each in form.merged:
+    if form.merged:
         notes.append(
-            f"{each.term} cannot be told from {', '.join(each.into)}, which contain it; vary "
-            "sizes, batches or tilings so that they do not grow together"
+            f"{', '.join(each.term for each in form.merged)} cannot be told from the other terms "
+            "and stand in their coefficients; vary sizes, batches or tilings so that they do not "
+            "grow together"
         )
     return notes

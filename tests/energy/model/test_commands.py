@@ -83,6 +83,19 @@ def test_caches_are_those_given_else_of_this_machine_if_it_is_the_one_measured(c
     assert elsewhere["caches"] is None
 
 
+def test_without_working_sets_there_is_no_figure_against_them(call, results):
+    directory, kept = results
+    sets = [name for name in kept["runs"] if name.startswith("working_set_")]
+    kept["runs"] = kept["runs"].drop(columns=sets)
+    code, out, _ = call("energy", "fit", directory)
+    assert code == 0
+    assert "note: results have no working sets" in out
+    assert {path.name for path in (directory / "energy").iterdir()} == {
+        "model.json",
+        "predicted.png",
+    }
+
+
 def test_predict_takes_a_model_or_the_results_themselves(call, results, sweep):
     directory, _ = results
     call("energy", "fit", directory)

@@ -83,6 +83,15 @@ def test_columns_that_nearly_agree_are_named(rng, deviation, is_stated):
     assert [each.terms for each in dependences] == ([("a", "b")] if is_stated else [])
 
 
+@pytest.mark.parametrize(("deviation", "is_merged"), [(0.01, False), (0.001, True)])
+def test_columns_that_agree_to_a_thousandth_are_not_kept_apart(rng, deviation, is_merged):
+    a = rng.uniform(1, 2, 100)
+    b = a * (1 + deviation * rng.uniform(-1, 1, 100))
+    kept, merged, _, _ = examine(np.column_stack([a, b]), ["a", "b"])
+    assert (kept, len(merged)) == (([0], 1) if is_merged else ([0, 1], 0))
+    assert all(each.condition_index > 1000 for each in merged)
+
+
 def test_the_last_of_columns_that_agree_is_merged_into_the_others(rng):
     a, b, d = rng.uniform(1, 2, (3, 50))
     matrix = np.column_stack([a, b, 2e-9 * a + 3e-9 * b, d])
