@@ -16,6 +16,7 @@ from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
 from minibutter.nn.shapes import SHAPES, find_outline, format_widths
+from minibutter.nn.traffic import Workload
 from minibutter.nn.training import OPTIMIZERS
 from minibutter.sweeps import identity
 from minibutter.sweeps.spec import Checks, RunSpec, Sweep, SweepError
@@ -57,6 +58,8 @@ class Experiment:
     Attributes
     ----------
     experiment_id : 128-bit hash of the canonical content.
+    stream_id : of the same experiment with warm caches: random streams follow from it, so that cold
+        caches change durations and energies and no other number.
     spec : as it was asked for.
     repetitions : runs wanted, numbered from 0.
     info : dimensions of the data set; None where it cannot be read.
@@ -66,6 +69,7 @@ class Experiment:
     """
 
     experiment_id: str
+    stream_id: str
     spec: RunSpec
     repetitions: int
     info: DatasetInfo | None
@@ -96,11 +100,24 @@ class Experiment:
         return self.n_train is not None and self.spec.batch_size > self.n_train
 
     @property
-    def flops_per_epoch(self) -> float:
-        """Rough work of an epoch: 6 flops a parameter and training row, 2 a test row."""
+    def workload(self) -> Workload | None:
+        """What an epoch does; None where there is no network."""
         if self.network is None:
-            return 0.0
-        return self.network.num_parameters * (6.0 * self.n_train + 2.0 * self.n_test)
+            return None
+        return Workload(
+            network=self.network,
+            n_train=self.n_train,
+            n_test=self.n_test,
+            batch_size=min(self.spec.batch_size, self.n_train),
+            optimizer=self.spec.optimizer,
+            evaluate_train=self.spec.evaluate_train,
+            has_penalty=self.spec.l1 > 0 or self.spec.l2 > 0,
+        )
+
+    @property
+    def flops_per_epoch(self) -> float:
+        """Of an epoch's matrix products; 0 where there is no network."""
+        return self.workload.flops if self.workload else 0.0
 
 
 def predicted_columns(experiment: Experiment) -> dict[str, Any]:
@@ -164,8 +181,11 @@ def plan_experiment(
         _check_batch_size(spec, info, n_train)
     except ValueError as error:
         problem = str(error)
+    content = _identity_content(spec, info, n_train)
+    numbers = {key: value for key, value in content.items() if key != "cache_state"}
     return Experiment(
-        experiment_id=identity.experiment_id(_identity_content(spec, info, n_train)),
+        experiment_id=identity.experiment_id(content),
+        stream_id=identity.experiment_id(numbers),
         spec=spec,
         repetitions=repetitions,
         info=info,
@@ -184,7 +204,11 @@ def _tiling(spec: RunSpec) -> Tiling:
 def _identity_content(
     spec: RunSpec, info: DatasetInfo | None, n_train: int | None
 ) -> dict[str, Any]:
-    """All that can change a number of a run and nothing else, each in one spelling."""
+    """All that can change a number of a run and nothing else, each in one spelling.
+
+    Cold caches change no metric, but durations and energies, and these are what they are asked for:
+    a sweep over both states must not do one of them only.
+    """
     content = spec.canonical() | {"dataset": datasets.canonical_reference(spec.dataset)}
     if info is not None and info.digest is not None:
         # A local file is what it holds: inputs, targets and task, under any name.

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from minibutter import datasets, store
+from minibutter import datasets, hierarchy, store
 from minibutter.datasets import Dataset, DatasetError
 from minibutter.energy import Energy, Meter
 from minibutter.energy.environment import read_environment
+from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import TILING_SIZES, Experiment
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.network import Network
@@ -120,6 +121,8 @@ def execute_group(
             continue
         used = {"data_source": dataset.source, "data_sha256": dataset.sha256}
         used |= {"lanes": len(members), **_used_sizes(experiment.network)}
+        if len(members) == 1:
+            used |= hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
         courses = _train(experiment.spec, group, len(members), meter, on_epoch)
         for repetition, course in zip(members, courses, strict=True):
             run = known[repetition] | used | course.outcome
@@ -143,7 +146,7 @@ def _prepare(experiment: Experiment, repetition: int, dataset: Dataset) -> Start
     spec, network = experiment.spec, experiment.network
 
     def stream(name: str) -> np.random.Generator:
-        return identity.random_stream(experiment.experiment_id, repetition, name, spec.seed)
+        return identity.random_stream(experiment.stream_id, repetition, name, spec.seed)
 
     train, test = datasets.split_dataset(
         dataset.info.n_rows, spec.test_split, spec.split_method, stream("split")
@@ -213,9 +216,12 @@ def _train(
 ) -> list["_Course"]:
     """Train a group until its epochs are over or all its repetitions have stopped."""
     courses = [_Course() for _ in range(n_repetitions)]
+    flusher = CacheFlusher(hierarchy.flushed_bytes()) if spec.cache_state == "cold" else None
     # Readings between the ends keep count of wraps, so that a run may take any time.
     readings, started_s = [meter.read()], time.perf_counter()
     for epoch in range(1, spec.epochs + 1):
+        if flusher is not None:
+            flusher.flush()
         before, begun_s = meter.read(), time.perf_counter()
         rows = group.run_epoch()
         epoch_duration_s, after = time.perf_counter() - begun_s, meter.read()
@@ -347,6 +353,8 @@ def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> di
         "data_source": None,
         "data_sha256": None,
         "lanes": None,
+        **hierarchy.work_columns(experiment.workload),
+        **dict.fromkeys(hierarchy.TRAFFIC_COLUMNS),
         **dict.fromkeys(_USED_SIZES),
     }
 

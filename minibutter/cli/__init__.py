@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import minibutter
-from minibutter.cli import data, energy, machine, results, sweep, train, warmup
+from minibutter.cli import data, energy, hierarchy, machine, results, sweep, train, warmup
 from minibutter.cli.options import Mistake
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Data sets: what there is, wha
 app.command()(train.train)
 app.command()(warmup.warmup)
 app.command()(machine.machine)
+app.command()(hierarchy.hierarchy)
 app.add_typer(sweep_app, name="sweep")
 sweep_app.command("run")(sweep.run)
 sweep_app.command("plan")(sweep.plan)

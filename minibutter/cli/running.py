@@ -66,7 +66,7 @@ def single_experiment(asked: dict[str, Any], repetitions: int, data_dir: Path | 
     """
     values = {key: asked[key] for key in RunSpec.model_fields}
     try:
-        spec = RunSpec(**(values | {"widths": _parse_widths(values["widths"])}))
+        spec = RunSpec(**(values | {"widths": parse_widths(values["widths"])}))
     except ValidationError as error:
         raise SweepError(explain(error)) from None
     experiment = plan_experiment(spec, repetitions, data_dir)
@@ -79,7 +79,8 @@ def single_experiment(asked: dict[str, Any], repetitions: int, data_dir: Path | 
     return Sweep(name, "a single experiment", ((spec, repetitions),), document)
 
 
-def _parse_widths(text: str | None) -> tuple[int, ...] | None:
+def parse_widths(text: str | None) -> tuple[int, ...] | None:
+    """Units of every layer from the text of an option."""
     if text is None:
         return None
     try:

@@ -43,6 +43,9 @@ def train(
         int | None, typer.Option(help="Products of a sum in a cache block.")
     ] = None,
     block_columns: Annotated[int | None, typer.Option(help="Columns of a cache block.")] = None,
+    cache_state: Annotated[
+        str, typer.Option(help="warm, or cold: caches are emptied before every epoch.")
+    ] = "warm",
     seed: Annotated[int, typer.Option(help="Root of all random streams.")] = 0,
     evaluate_train: Annotated[
         bool, typer.Option("--evaluate-train", help="Evaluate the training set too.")

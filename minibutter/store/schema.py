@@ -6,6 +6,7 @@ where it has one, and its `kind`:
 
 * identity: what was asked for, or a key derived from it;
 * computed: follows from what was asked for, bitwise the same in every execution;
+* modelled: predicted from what was asked for and the caches of the machine, never measured;
 * measured: durations and energies, the only results that may differ between two executions;
 * provenance: when, where and with which software a run was executed, and its error message.
 
@@ -50,6 +51,19 @@ TILING_SIZES = {
 """Each has two columns: what was asked for, the same for all runs of an experiment, and what was
 used, which follows from the caches of the machine where nothing was asked for."""
 
+WORKING_SETS = {
+    "parameter": "parameters, and a layer's units for a batch",
+    "parameter2x": "parameters, gradients, and all units for a batch",
+    "parameter2x_dataset": "parameters, gradients, all units for a batch, and the data set",
+    "bwd_layer": "what the largest layer takes in and puts out for a batch",
+}
+TRAFFIC_LEVELS = {
+    "l1": "registers and level 1",
+    "l2": "levels 1 and 2",
+    "l3": "levels 2 and 3",
+    "dram": "the last level and memory",
+}
+
 TEXT, FLAG = pa.string(), pa.bool_()
 INT32, INT64 = pa.int32(), pa.int64()
 FLOAT32, FLOAT64 = pa.float32(), pa.float64()
@@ -65,6 +79,7 @@ def _field(
 
 _identity = partial(_field, "identity")
 _computed = partial(_field, "computed")
+_modelled = partial(_field, "modelled")
 _measured = partial(_field, "measured")
 _provenance = partial(_field, "provenance")
 
@@ -136,6 +151,7 @@ _ASKED_FOR = [
         _or_null(_identity(size, INT32, f"{what} asked for; null: the machine's default"))
         for size, what in TILING_SIZES.items()
     ),
+    _identity("cache_state", TEXT, "caches at the start of an epoch: warm, or cold: emptied"),
     _identity("seed", INT64, "root of all random streams"),
     _identity("evaluate_train", FLAG, "whether the columns trained_* are filled"),
     _identity("on_divergence", TEXT, "what happens once the loss is not finite"),
@@ -149,6 +165,11 @@ _FACTS = [
     _or_null(_computed("n_outputs", INT32, "columns of the encoded targets")),
     _or_null(_computed("n_train", INT32, "training rows", "rows")),
     _or_null(_computed("n_test", INT32, "test rows", "rows")),
+    _or_null(_computed("flops_per_epoch", FLOAT64, "of the matrix products of an epoch", "flop")),
+    *(
+        _or_null(_computed(f"working_set_{name}_bytes", FLOAT64, f"BUTTER-E's: {what}", "B"))
+        for name, what in WORKING_SETS.items()
+    ),
 ]
 
 _OUTCOME = [
@@ -169,6 +190,18 @@ _OUTCOME = [
 ]
 
 _ORIGIN = [
+    *(
+        _or_null(
+            _modelled(
+                f"traffic_{level}_bytes",
+                FLOAT64,
+                f"predicted for an epoch, not measured: bytes moved between {between}; null: "
+                "packed repetitions, BLAS, or no such level",
+                "B",
+            )
+        )
+        for level, between in TRAFFIC_LEVELS.items()
+    ),
     *(
         _or_null(_provenance(f"{size}_used", INT32, f"{what} that the run was trained with"))
         for size, what in TILING_SIZES.items()

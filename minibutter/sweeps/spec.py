@@ -92,6 +92,10 @@ class RunSpec(BaseModel):
     block_rows: Count | None = Field(None, description="rows of a cache block")
     block_depth: Count | None = Field(None, description="products of a sum in a cache block")
     block_columns: Count | None = Field(None, description="columns of a cache block")
+    cache_state: Literal["warm", "cold"] = Field(
+        "warm", description="of the caches at the start of an epoch: as the one before has left"
+        " them, or emptied",
+    )  # fmt: skip
     seed: int = Field(0, ge=0, le=2**63 - 1, description="root of all random streams")
     evaluate_train: bool = Field(
         False, description="evaluate the training set after every epoch too"
@@ -124,9 +128,12 @@ class RunSpec(BaseModel):
         """The specification as plain values, with one spelling for what is the same network.
 
         All shapes coincide at depth 2, one hidden layer, and explicit widths leave of the shape
-        only whether there are skips.
+        only whether there are skips. Warm caches are not mentioned: they are what there always
+        was, and ids do not change with every new field.
         """
         content = self.model_dump(mode="json")
+        if self.cache_state == "warm":
+            del content["cache_state"]
         depth = self.depth if self.widths is None else len(self.widths)
         is_residual = self.shape == "rectangle_residual"
         if depth == 2 or (self.widths is not None and not is_residual):

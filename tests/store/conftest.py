@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minibutter.store import METRICS, SCHEMA_VERSION, ShardWriter
-from minibutter.store.schema import TILING_SIZES
+from minibutter.store.schema import TILING_SIZES, TRAFFIC_LEVELS, WORKING_SETS
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +41,7 @@ def make_run():
             "dtype": "float32",
             "kernel": "tiled",
             **dict.fromkeys(TILING_SIZES),
+            "cache_state": "warm",
             "seed": 0,
             "evaluate_train": False,
             "on_divergence": "continue",
@@ -51,6 +52,8 @@ def make_run():
             "n_outputs": 3,
             "n_train": 120,
             "n_test": 30,
+            "flops_per_epoch": 4.1e5,
+            **{f"working_set_{name}_bytes": 2e4 for name in WORKING_SETS},
             "status": "completed",
             "diverged": False,
             "diverged_epoch": None,
@@ -61,6 +64,7 @@ def make_run():
             "energy_source": "powercap:package",
             "energy_quality": "measured",
             "energy_reason": None,
+            **{f"traffic_{level}_bytes": 1e5 for level in TRAFFIC_LEVELS},
             **{f"{size}_used": 8 for size in TILING_SIZES},
             "started_at": datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
             "hostname": "node-1",

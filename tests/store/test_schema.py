@@ -16,7 +16,9 @@ FIELDS = [*RUNS_SCHEMA, *EPOCHS_SCHEMA]
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_every_column_says_its_kind_and_meaning_in_one_line(field):
-    assert field.metadata[b"kind"] in (b"identity", b"computed", b"measured", b"provenance")
+    assert field.metadata[b"kind"] in (
+        *(b"identity", b"computed", b"modelled", b"measured", b"provenance"),
+    )
     description = field.metadata[b"description"].decode()
     assert description
     assert "\n" not in description

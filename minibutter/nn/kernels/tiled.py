@@ -26,9 +26,9 @@ from minibutter.nn.kernels.tile import (
     vector_lanes,
 )
 
-_COLUMNS_AT_ONCE = 16
+COLUMNS_AT_ONCE = 16
 _LEAST_DEPTH = 16  # sums of fewer products spend their time on loading and storing C
-_BLOCKS_WORTH_PACKING = 4  # a copy of A costs about as much as its product with one block
+BLOCKS_WORTH_PACKING = 4  # a copy of A costs about as much as its product with one block
 
 
 @cache
@@ -131,8 +131,8 @@ def _pack_columns(plan, a, i_start, i_end, j_start, j_end):
     size = VECTOR_BYTES // side
     packed = np.int64(plan.packed.ctypes.data)
     tile_size = _packed_tile(plan, j_end - j_start)
-    for few in range(j_start, j_end, _COLUMNS_AT_ONCE):
-        few_end = min(few + _COLUMNS_AT_ONCE, j_end)
+    for few in range(j_start, j_end, COLUMNS_AT_ONCE):
+        few_end = min(few + COLUMNS_AT_ONCE, j_end)
         tile_start = np.int64(0)
         for i in range(i_start, i_end, rows):
             source = np.int64(a.ctypes.data) + i * size
@@ -184,7 +184,7 @@ def _pack_rows(plan, a, i_start, i_end, j_start, j_end):
 
 
 @kernel
-def _block(left, block):
+def next_block(left, block):
     """Size of the next block; a rest of less than half a block joins the last."""
     return left if 2 * left < 3 * block else block
 
@@ -204,19 +204,19 @@ def multiply_tiled(c, a, b, plan, epilogue, gate):
     m, depth = a.shape
     tile_rows, size = plan.tile_rows, np.int64(c.itemsize)
     row_stride, column_stride = np.int64(a.strides[0]), np.int64(a.strides[1])
-    is_larger = _block(m, plan.block_rows) < m or _block(depth, plan.block_depth) < depth
-    packs = is_larger and blocks >= _BLOCKS_WORTH_PACKING
+    is_larger = next_block(m, plan.block_rows) < m or next_block(depth, plan.block_depth) < depth
+    packs = is_larger and blocks >= BLOCKS_WORTH_PACKING
     block_columns = max(plan.block_columns // lanes, 1)
     for q in range(0, blocks, block_columns):
         n_blocks = min(block_columns, blocks - q)
         j = np.int64(0)
         while j < depth:
-            n_columns = _block(depth - j, plan.block_depth)
+            n_columns = next_block(depth - j, plan.block_depth)
             # Only the last block of the depth finishes the sums.
             last = epilogue if j + n_columns == depth else PLAIN
             i = np.int64(0)
             while i < m:
-                n_rows = _block(m - i, plan.block_rows)
+                n_rows = next_block(m - i, plan.block_rows)
                 if packs:
                     _pack(plan, a, i, i + n_rows, j, j + n_columns)
                     start = np.int64(plan.packed.ctypes.data)
@@ -277,7 +277,7 @@ def _contract_transposed(c, x, y, n, plan):
     ct = Lines(np.int64(plan.edge.ctypes.data), panels * lanes * size, lanes * size)
     row = np.int64(0)
     while row < n:
-        n_rows = _block(n - row, block_depth)
+        n_rows = next_block(n - row, block_depth)
         start = np.int64(y.ctypes.data) + row // lanes * block_stride
         tile_stride = plan.tile_rows * unit_stride
         places = Numbers(start, tile_stride, unit_stride, size, lanes, block_stride)
@@ -311,10 +311,10 @@ def _contract(c, x, y, n, plan):
         n_whole = min(n_panels, whole_panels - k)
         row = np.int64(0)
         while row < n:
-            n_rows = _block(n - row, block_depth)
+            n_rows = next_block(n - row, block_depth)
             i = np.int64(0)
             while i < m:
-                n_units = _block(m - i, plan.block_rows)
+                n_units = next_block(m - i, plan.block_rows)
                 start = np.int64(x.ctypes.data) + row // lanes * block_stride + i * unit_stride
                 tile_stride = plan.tile_rows * unit_stride
                 places = Numbers(start, tile_stride, unit_stride, size, lanes, block_stride)
@@ -375,7 +375,7 @@ def multiply_lanes(c, a, b, plan, epilogue, gate):
     block_depth = max(plan.block_depth // (m + blocks), _LEAST_DEPTH)
     j = np.int64(0)
     while j < depth:
-        n_columns = _block(depth - j, block_depth)
+        n_columns = next_block(depth - j, block_depth)
         start = np.int64(a.ctypes.data) + j * column_stride
         call(
             plan.tiles,
