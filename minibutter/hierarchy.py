@@ -28,8 +28,8 @@ from minibutter.nn.kernels.stream import (
 )
 from minibutter.nn.kernels.tile import LINE_BYTES, PLAIN, VECTOR_BYTES
 from minibutter.nn.kernels.tiling import Tiling, read_cache_bytes
-from minibutter.nn.loops import Cache
-from minibutter.nn.product_loops import Product
+from minibutter.nn.loops import Cache, Margin, follow
+from minibutter.nn.product_loops import Kernel, Product, product_effect
 from minibutter.nn.traffic import PREDICTED_RUNGS, Traffic, Workload, predict_epoch
 
 _PAGE_BYTES = 4096
@@ -67,6 +67,21 @@ def predict(workload: Workload, cache_state: str = "warm") -> Traffic | None:
     caches = machine_caches()
     levels = [Cache(caches[level] // LINE_BYTES) for level in sorted(caches)]
     return predict_epoch(workload, levels, cache_state)
+
+
+def predict_product(product: Product, kernel: Kernel, level: Cache) -> tuple[float, float, float]:
+    """Lines that a product fetches and writes back when the same product came before it.
+
+    Returns
+    -------
+    Lines fetched, lines written back, and the margin: how many times larger or smaller than the
+    level the nearest working set is that decided.
+    """
+    effect, margin = product_effect(product, kernel, level), Margin()
+    margin.factor = effect.margin
+    (moved,) = follow([effect.touched], level, margin, before=[effect.touched])
+    fetched, written_back = map(sum, zip(*moved.values(), strict=True))
+    return fetched, written_back, margin.factor
 
 
 def work_columns(workload: Workload | None) -> dict[str, float | None]:

@@ -372,3 +372,55 @@ def test_the_streams_of_a_run_follow_from_its_id_alone(plan, monkeypatch):
     execute(experiment, 3, rank=5, n_ranks=9)
     assert {key[:2] + key[3:] for key in asked} == {(experiment.experiment_id, 3, 7)}
     assert {key[2] for key in asked} == {"split", "init", "shuffle", "label_noise"}
+
+
+def test_cold_caches_change_no_metric_but_the_id(plan):
+    warm, cold = plan(), plan(cache_state="cold")
+    assert warm.experiment_id != cold.experiment_id
+    assert warm.stream_id == cold.stream_id == warm.experiment_id
+    one, other = execute(warm), execute(cold)
+    for name in METRICS:
+        assert one.epochs[f"test_{name}"].tobytes() == other.epochs[f"test_{name}"].tobytes()
+    assert (one.run["cache_state"], other.run["cache_state"]) == ("warm", "cold")
+    # All of iris fits into a cache: nothing moves when warm, everything once when cold.
+    assert one.run["traffic_dram_bytes"] == 0 < other.run["traffic_dram_bytes"]
+
+
+def test_caches_are_flushed_before_every_epoch_and_outside_of_its_energy(
+    plan, tmp_path, monkeypatch
+):
+    flushes = []
+    monkeypatch.setattr(runs.CacheFlusher, "flush", lambda self: flushes.append(self))
+    with ticking_meter(tmp_path) as meter:
+        looked = meter.read
+
+        def read():
+            flushes.append("read")
+            return looked()
+
+        monkeypatch.setattr(meter, "read", read)
+        execute_cold = plan(cache_state="cold", epochs=2)
+        runs.execute(execute_cold, 0, meter=meter, provenance=read_provenance(), sweep="test")
+    kinds = ["read" if entry == "read" else "flush" for entry in flushes]
+    assert kinds == ["read", *["flush", "read", "read"] * 2, "read"]
+
+
+def test_a_run_tells_what_an_epoch_computes_keeps_and_moves(plan):
+    run = execute(plan()).run
+    workload = plan().workload
+    assert run["flops_per_epoch"] == workload.flops > 0
+    sets = workload.working_sets
+    assert {name: run[f"working_set_{name}_bytes"] for name in sets} == sets
+    assert run["traffic_l1_bytes"] > run["flops_per_epoch"] / 100
+    columns = [f"traffic_{level}_bytes" for level in ("l1", "l2", "l3", "dram")]
+    assert all(run[column] >= 0 for column in columns)
+    blas = execute(plan(kernel="blas")).run
+    assert [blas[column] for column in columns] == [None] * 4
+    assert blas["flops_per_epoch"] == run["flops_per_epoch"]
+
+
+def test_traffic_of_packed_repetitions_is_not_known(plan):
+    (first, _) = execute_group(plan(), [0, 1])
+    assert first.run["lanes"] == 2
+    assert first.run["traffic_l1_bytes"] is None
+    assert first.run["flops_per_epoch"] > 0

@@ -200,7 +200,7 @@ def _moved(part: Part, cache: Cache, margin: Margin) -> dict[str, tuple[float, f
         )
         for array in lines
     }
-    total = sum(fetched for fetched, _ in anew.values())
+    total = node.count * sum(fetched for fetched, _ in once.values())
     gained = total - sum(lines.values())
     for working_set in (
         sum(footprint(node.body).values()),

@@ -303,29 +303,42 @@ def _multiply_tiled(shape: _Shape, kernel: Kernel) -> Part:
     use_c = Use("c", L, c, read=L * (n_j - 1) / n_j, written=L)
     body = (_tiles(m, blocks, groups, depth, rows, use_c, gate),)
     if packs:
-        body = (*_pack(shape, kernel, m, d, rows, a_blocks), *body)
+        body = (*_pack(shape, kernel, m, d, a_blocks), *body)
     return (Loop("qb", n_q, (Loop("jb", n_j, (Loop("ib", n_i, body),)),)),)
 
 
-def _pack(
-    shape: _Shape, kernel: Kernel, m: float, d: float, rows: float, blocks: dict
-) -> tuple[Loop, ...]:
+def _pack(shape: _Shape, kernel: Kernel, m: float, d: float, blocks: dict) -> tuple[Loop, ...]:
     """A block of A is copied: whole vectors, or squares of them that are transposed."""
     s, vector = shape.s, kernel.vector_bytes
     side = vector // s
-    vectors = -(-rows // side)  # of a tile's column
     steps = blocks | {"pi": shape.row_step, "pj": shape.column_step}
+    vectors = -(-kernel.tiling.tile_rows // side) * side  # numbers of a tile's column, in vectors
     if shape.row_step == s:
-        moved = vectors * vector / rows
+        starts = _tile_starts(shape.m, kernel)
+        # Where whole vectors would reach beyond the matrix, numbers are copied one by one.
+        copied = sum(vectors if i + vectors <= shape.m else n_rows for i, n_rows in starts)
+        moved = copied * s / shape.m
         order = ("pj", d, "pi", m)
     else:
         whole = d // side * side
-        moved = (whole * vectors * vector + (d - whole) * rows * s) / (d * rows)
+        copied = sum(-(-n_rows // side) * side for _, n_rows in _tile_starts(shape.m, kernel))
+        moved = s * (whole * copied / shape.m + d - whole) / d
         order = ("pi", m, "pj", d)
     a = Use("a", s, steps, read=moved)
     to = Use("packed", s, {"pi": s, "pj": m * s}, written=moved)
     outer, n_outer, inner, n_inner = order
     return (Loop(outer, n_outer, (Loop(inner, n_inner, (a, to)),)),)
+
+
+def _tile_starts(m: int, kernel: Kernel) -> list[tuple[int, int]]:
+    """First row and number of rows of every tile, as `multiply_tiled` cuts m rows."""
+    starts, i = [], 0
+    while i < m:
+        n_rows = next_block(m - i, kernel.tiling.block_rows)
+        for first in range(0, n_rows, kernel.tiling.tile_rows):
+            starts.append((i + first, min(kernel.tiling.tile_rows, n_rows - first)))
+        i += n_rows
+    return starts
 
 
 def _transposed(

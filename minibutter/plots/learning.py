@@ -144,7 +144,9 @@ def draw_hierarchy(
     upper.invert_yaxis()
     for level, size in sorted(caches.items()):
         upper.axvline(size, color="tab:red", linewidth=1)
-        upper.text(size, -0.62, f"level {level}", color="tab:red", fontsize=8, ha="center")
+        upper.text(
+            size, -0.5, f"level {level}", color="tab:red", fontsize=8, ha="center", va="bottom"
+        )
     upper.set_xlabel("bytes of the working set", fontsize=9)
     upper.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda n, _: _binary(n)))
     parts: dict[str, dict[str, float]] = {}

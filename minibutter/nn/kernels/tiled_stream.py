@@ -246,7 +246,7 @@ def contract_tiled(stream, c, x, y, n, memory):
 
 @kernel
 def _numbers_of(blocks, memory, row, unit):
-    """Units as rows of A, from (row of the batch, unit) on: `Numbers` in runs of a block's lanes."""
+    """Units as rows of A, from (row of the batch, unit) on, in runs of a block's lanes."""
     return Numbers(
         at(blocks, row // blocks.lanes, unit),
         memory.tile_rows * blocks.unit_stride,
