@@ -154,9 +154,9 @@ def make_table(rows: list[Row]) -> str:
     )
     widths = ", ".join(str(width) for width in sorted({row.case.fan_in for row in promised}))
     edges = ", ".join(map(str, EDGES))
-    note = f"""Misses of one product with warm caches: square layers, batch {BATCH_SIZE}, float32; D1
-{D1.size_bytes // 1024} KiB and LL {LL.size_bytes // 1024} KiB of {D1.ways} ways, tiles of 6 x 16,
-blocks as for these caches.
+    d1, ll = (f"{level.size_bytes // 1024} KiB" for level in (D1, LL))
+    note = f"""Misses of one product with warm caches: square layers, batch {BATCH_SIZE}, float32;
+D1 {d1} and LL {ll} of {D1.ways} ways, tiles of 6 x 16, blocks as for these caches.
 The first *off* is the simulator's distance from cachegrind, the second the prediction's from the
 simulator. {n_idle} rows in which both counted fewer than {UNSEEN} misses, because all fits, are
 left out.

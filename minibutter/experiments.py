@@ -120,21 +120,6 @@ class Experiment:
         return self.workload.flops if self.workload else 0.0
 
 
-def predicted_columns(experiment: Experiment) -> dict[str, Any]:
-    """What an epoch computes, known before it is run, under the names of the columns of `runs`.
-
-    Parameters
-    ----------
-    experiment : one that can be run.
-
-    Returns
-    -------
-    dict
-        `flops_per_epoch`.
-    """
-    return {"flops_per_epoch": experiment.flops_per_epoch}
-
-
 def plan_experiments(sweep: Sweep, data_dir: Path | None = None) -> list[Experiment]:
     """Give every experiment of a sweep its identity and its network; nothing is trained.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from minibutter import plots, report, store
+from minibutter import hierarchy, plots, report, store
 from minibutter.cli.options import Mistake
 from minibutter.cli.terminal import show_table
 from minibutter.energy.model import (
@@ -25,7 +25,7 @@ from minibutter.energy.model import (
 )
 from minibutter.energy.model.predict import JOULES_PER_KWH
 from minibutter.energy.model.results import Coefficient, Form
-from minibutter.experiments import Experiment, predicted_columns
+from minibutter.experiments import Experiment
 from minibutter.nn.kernels.tiling import read_cache_bytes
 from minibutter.provenance import read_provenance
 
@@ -118,7 +118,8 @@ def plan_energy(experiments: list[Experiment]) -> Planned:
                 "depth": experiment.depth,
                 "kernel": experiment.spec.kernel,
                 "dtype": experiment.spec.dtype,
-                **predicted_columns(experiment),
+                **hierarchy.work_columns(experiment.workload),
+                **hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state),
             }
             for experiment in experiments
         ]

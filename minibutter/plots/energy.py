@@ -7,8 +7,9 @@ from pathlib import Path
 import matplotlib.ticker
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from minibutter.plots.drawing import bytes_text, finish_axis, save
 
 _LEVEL_COLOURS = {"l1": "#2a9d8f", "l2": "#e9a43b", "l3": "#d1495b", "dram": "#4b4e6d"}
 _UNKNOWN_COLOUR = "#4b4e6d"
@@ -72,13 +73,13 @@ def draw_energy_per_datum(
             fontsize=8,
             color="dimgrey",
         )
-    axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(_bytes_text))
+    axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(bytes_text))
     axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-    _finish_axis(axis)
+    finish_axis(axis)
     axis.set_xlabel("working set of a training step (parameters, gradients, activations)")
     axis.set_ylabel("J / training datum")
     axis.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_predicted_energy(rows: pd.DataFrame, what: str, path: Path) -> None:
@@ -121,14 +122,14 @@ def draw_predicted_energy(rows: pd.DataFrame, what: str, path: Path) -> None:
     reach = max(1.15 * np.abs(100 * (rows["shown_j"] / rows["energy_j"] - 1)).max(), 0.1)
     below.set_ylim(-reach, reach)
     for axis in (above, below):
-        _finish_axis(axis)
+        finish_axis(axis)
     who = "experiment left out" if is_held_out else "fitted"
     above.set_ylabel(f"modelled J / epoch ({who})")
     below.set_ylabel("error, %")
     below.set_xlabel(f"{what} J / epoch")
     if above.get_legend_handles_labels()[1]:
         above.legend(title="working set", fontsize=8, title_fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _by_level(rows: pd.DataFrame) -> list[tuple[str | None, pd.DataFrame]]:
@@ -140,21 +141,3 @@ def _by_level(rows: pd.DataFrame) -> list[tuple[str | None, pd.DataFrame]]:
         for level in _LEVEL_NAMES
         if level in set(rows["level"])
     ]
-
-
-def _finish_axis(axis: Axes) -> None:
-    axis.grid(alpha=0.25, linewidth=0.5)
-    axis.tick_params(labelsize=8)
-
-
-def _bytes_text(value: float, _: int) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:g} {unit}"
-        value /= 1024
-    return f"{value:g} GiB"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=160)

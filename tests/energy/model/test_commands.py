@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from minibutter import experiments, store
+from minibutter import store
 from minibutter.provenance import read_provenance
 
 SWEEP = 'dataset = "digits"\nsize = [1024, 4096]\ndepth = [3, 5]\nepochs = 10\nrepetitions = 3\n'
@@ -24,18 +24,8 @@ def results(tables, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def sweep(tmp_path, monkeypatch):
-    """A sweep file, of whose networks the bytes at each level are known."""
-
-    def known(experiment):
-        flops = experiment.flops_per_epoch
-        shares = {"l1": 2.0, "l2": 0.2, "l3": 0.02, "dram": 0.001}
-        return {"flops_per_epoch": flops} | {
-            f"traffic_{level}_bytes": share * flops for level, share in shares.items()
-        }
-
-    monkeypatch.setattr(experiments, "predicted_columns", known)
-    monkeypatch.setattr("minibutter.cli.energy_models.predicted_columns", known)
+def sweep(tmp_path):
+    """A sweep file."""
     path = tmp_path / "s.toml"
     path.write_text(SWEEP)
     return path
