@@ -135,6 +135,14 @@ def energy_text(runs: pd.DataFrame) -> str:
     if not len(runs):
         return "energy: no run was trained"
     known = runs["energy_j"].notna()
+    is_simulated = runs["energy_quality"] == "simulated"
+    if is_simulated.any():
+        joules = f"{runs.loc[is_simulated, 'energy_j'].sum():.1f} J"
+        if (runs.loc[is_simulated, "n_ranks"] > 1).any():
+            joules = "joules that overlap where ranks shared a package"
+        counted = f"{is_simulated.sum()} of {len(runs)} runs"
+        note = f"energy: {counted} are simulated: {joules}, of which none was measured"
+        return note if is_simulated.all() else f"{note}; {energy_text(runs[~is_simulated])}"
     if known.any():
         sources = ", ".join(sorted(set(runs.loc[known, "energy_source"])))
         qualities = ", ".join(sorted(set(runs.loc[known, "energy_quality"])))

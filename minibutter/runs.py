@@ -16,7 +16,7 @@ import numpy as np
 
 from minibutter import datasets, hierarchy, store
 from minibutter.datasets import Dataset, DatasetError
-from minibutter.energy import Energy, Meter
+from minibutter.energy import Cost, Energy, Meter
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import TILING_SIZES, Experiment
@@ -123,7 +123,7 @@ def execute_group(
         used |= {"lanes": len(members), **_used_sizes(experiment.network)}
         if len(members) == 1:
             used |= hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
-        courses = _train(experiment.spec, group, len(members), meter, on_epoch)
+        courses = _train(experiment, group, len(members), meter, on_epoch)
         for repetition, course in zip(members, courses, strict=True):
             run = known[repetition] | used | course.outcome
             results[repetition] = RunResult(run, course.columns.columns())
@@ -208,38 +208,43 @@ def _make_groups(
 
 
 def _train(
-    spec: RunSpec,
+    experiment: Experiment,
     group: TrainingGroup,
     n_repetitions: int,
     meter: Meter,
     on_epoch: Callable[[int, EpochRow], None] | None,
 ) -> list["_Course"]:
     """Train a group until its epochs are over or all its repetitions have stopped."""
+    spec = experiment.spec
     courses = [_Course() for _ in range(n_repetitions)]
     flusher = CacheFlusher(hierarchy.flushed_bytes()) if spec.cache_state == "cold" else None
-    # Readings between the ends keep count of wraps, so that a run may take any time.
-    readings, started_s = [meter.read()], time.perf_counter()
+    flops = experiment.flops_per_epoch * n_repetitions
+    cost_before, started_ns, started_s = meter.cost, meter.stamp(), time.perf_counter()
+    meter.forget_before(started_ns)
+    regions: list[tuple[int, int]] = []
+    epoch_duration_s: float | None = None
     for epoch in range(1, spec.epochs + 1):
         if flusher is not None:
             flusher.flush()
-        before, begun_s = meter.read(), time.perf_counter()
-        rows = group.run_epoch()
-        epoch_duration_s, after = time.perf_counter() - begun_s, meter.read()
-        readings.append(after)
+        before_ns, begun_s = meter.stamp(), time.perf_counter()
+        with meter.working(flops, expected_s=epoch_duration_s):
+            rows = group.run_epoch()
+        epoch_duration_s = time.perf_counter() - begun_s
+        regions.append((before_ns, meter.stamp()))
         share_s = epoch_duration_s / n_repetitions
-        energy = meter.between(before, after).divided(n_repetitions)
         going = [(c, row) for c, row in zip(courses, rows, strict=True) if c.outcome is None]
         for course, row in going:
-            course.add(epoch, row, share_s, energy)
+            course.add(epoch, row, share_s)
         if on_epoch is not None:
             on_epoch(epoch, going[0][1])
         ending = [course for course, _ in going if course.is_over(spec)]
         if ending:
-            readings.append(meter.read())
-            share_s = (time.perf_counter() - started_s) / n_repetitions
-            energy = meter.along(readings).divided(n_repetitions)
+            ended_ns, share_s = meter.stamp(), (time.perf_counter() - started_s) / n_repetitions
+            energy = meter.between(started_ns, ended_ns).divided(n_repetitions)
+            # Short epochs share windows with their neighbours, so that all are asked for at once.
+            energies = [each.divided(n_repetitions) for each in meter.along(regions)]
             for course in ending:
-                course.end(spec, share_s, energy)
+                course.end(spec, share_s, energy, energies, meter.cost - cost_before)
         if len(ending) == len(going):
             break
     return courses
@@ -259,8 +264,8 @@ class _Course:
         self.outcome: dict[str, Any] | None = None
         self._diverged_epoch: int | None = None
 
-    def add(self, epoch: int, row: EpochRow, duration_s: float, energy: Energy) -> None:
-        self.columns.add(epoch, row, duration_s, energy)
+    def add(self, epoch: int, row: EpochRow, duration_s: float) -> None:
+        self.columns.add(epoch, row, duration_s)
         if not row.is_finite and self._diverged_epoch is None:
             self._diverged_epoch = epoch
 
@@ -269,8 +274,12 @@ class _Course:
         stops = self._diverged_epoch is not None and spec.on_divergence == "stop"
         return stops or self.columns.epochs_completed == spec.epochs
 
-    def end(self, spec: RunSpec, duration_s: float, energy: Energy) -> None:
+    def end(
+        self, spec: RunSpec, duration_s: float, energy: Energy, energies: list[Energy], cost: Cost
+    ) -> None:
+        """Close the run with the energy of all of it, of every epoch, and of measuring."""
         completed = self.columns.epochs_completed
+        self.columns.energies = energies
         self.outcome = {
             "status": "completed" if completed == spec.epochs else "stopped",
             "diverged": self._diverged_epoch is not None,
@@ -279,6 +288,8 @@ class _Course:
             "error": None,
             "duration_s": duration_s,
             **_energy_columns(energy),
+            "meter_reads": cost.reads,
+            "meter_cpu_s": cost.cpu_s,
         }
 
 
@@ -286,10 +297,11 @@ class _EpochColumns:
     """The epochs of a run as they come in, column by column."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, EpochRow, float, Energy]] = []
+        self._rows: list[tuple[int, EpochRow, float]] = []
+        self.energies: list[Energy] = []
 
-    def add(self, epoch: int, row: EpochRow, duration_s: float, energy: Energy) -> None:
-        self._rows.append((epoch, row, duration_s, energy))
+    def add(self, epoch: int, row: EpochRow, duration_s: float) -> None:
+        self._rows.append((epoch, row, duration_s))
 
     @property
     def epochs_completed(self) -> int:
@@ -311,19 +323,25 @@ class _EpochColumns:
                 column = values[:, position] if is_measured else [None] * len(rows)
                 columns[f"{part}_{name}"] = column
         columns["duration_s"] = np.array([row[2] for row in rows], dtype=np.float64)
-        energies = [_energy_columns(row[3]) for row in rows]
-        for name in ("energy_j", "energy_source", "energy_quality", "energy_reason"):
+        energies = [_energy_columns(energy) for energy in self.energies]
+        for name in _ENERGY_COLUMNS:
             columns[name] = [energy[name] for energy in energies]
+        columns["energy_window_s"] = [energy.window_s for energy in self.energies]
         return columns
 
 
+_ENERGY_COLUMNS = {
+    "energy_j": "energy_j",
+    "energy_source": "source",
+    "energy_quality": "quality",
+    "energy_reason": "reason",
+    "energy_resolution_j": "resolution_j",
+}
+"""Columns of both tables, and the fields of an `Energy` that they hold."""
+
+
 def _energy_columns(energy: Energy) -> dict[str, Any]:
-    return {
-        "energy_j": energy.energy_j,
-        "energy_source": energy.source,
-        "energy_quality": energy.quality,
-        "energy_reason": energy.reason,
-    }
+    return {column: getattr(energy, field) for column, field in _ENERGY_COLUMNS.items()}
 
 
 def _used_sizes(network: Network) -> dict[str, Any]:
@@ -374,8 +392,9 @@ def _failure(error: Exception) -> dict[str, Any]:
         "epochs_completed": 0,
         "error": message,
         "duration_s": None,
-        "energy_j": None,
-        "energy_source": None,
-        "energy_quality": "unavailable",
-        "energy_reason": "the run failed before its first epoch",
+        **_energy_columns(
+            Energy(None, None, "unavailable", "the run failed before its first epoch")
+        ),
+        "meter_reads": None,
+        "meter_cpu_s": None,
     }

@@ -120,10 +120,10 @@ def test_energy_is_a_number_with_a_source_or_null_with_a_reason(plan):
 def ticking_meter(folder, **options):
     """Of a powercap tree in a folder, whose package draws 5 J between any two looks at the clock.
 
-    A look is a second.
+    A look is a second, and a reading looks before and after.
     """
-    zone = folder / "intel-rapl:0"
-    zone.mkdir()
+    zone = folder / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
     (zone / "name").write_text("package-0\n")
     (zone / "max_energy_range_uj").write_text("262143328850\n")
     energy_uj = zone / "energy_uj"
@@ -133,7 +133,7 @@ def ticking_meter(folder, **options):
     def clock():
         look = next(looks)
         energy_uj.write_text(f"{look * 5_000_000}\n")
-        return float(look)
+        return look * 10**9
 
     return open_meter(folder, clock=clock, **options)
 
@@ -141,9 +141,15 @@ def ticking_meter(folder, **options):
 def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(plan, tmp_path):
     with ticking_meter(tmp_path) as meter:
         result = runs.execute(plan(), 0, meter=meter, provenance=read_provenance(), sweep="test")
-    assert result.epochs["energy_j"] == [5.0, 5.0, 5.0]
-    # One look before the first epoch, two for each of three epochs, one at the end.
-    assert result.run["energy_j"] == 7 * 5.0
+    assert result.epochs["energy_j"] == [10.0, 10.0, 10.0]
+    # One reading before the first epoch, two for each of three epochs, one at the end.
+    assert result.run["energy_j"] == 7 * 10.0
+    assert result.run["meter_reads"] == 8
+    assert 0 < result.run["meter_cpu_s"] < 1
+    # 5 W, for a tick and half of a reading of a second at each end.
+    assert result.run["energy_resolution_j"] == 5 * 2 * 0.501
+    assert result.epochs["energy_resolution_j"] == [5 * 2 * 0.501] * 3
+    assert result.epochs["energy_window_s"] == [2.0, 2.0, 2.0]
     assert result.run["energy_source"] == "powercap:package"
     assert set(result.epochs["energy_quality"]) == {"measured"}
     assert set(result.epochs["energy_reason"]) == {None}
@@ -271,7 +277,7 @@ def test_durations_and_energies_of_a_group_are_shared_equally(plan, tmp_path):
         alone = runs.execute(plan(), 0, meter=meter, provenance=read_provenance(), sweep="test")
         together = execute_group(plan(), range(4), meter)
     for result in together:
-        assert (result.epochs["energy_j"]) == [5.0 / 4] * 3
+        assert (result.epochs["energy_j"]) == [10.0 / 4] * 3
         assert result.run["energy_j"] == alone.run["energy_j"] / 4
         assert result.run["energy_quality"] == "measured_divided"
         assert set(result.epochs["energy_quality"]) == {"measured_divided"}

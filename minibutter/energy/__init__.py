@@ -1,9 +1,12 @@
 """Energy of a run, read from the counters of the processor.
 
-`powercap` finds and reads the counters, `meter` turns readings into joules that say what they are
-worth. Joules that were not measured are None with a reason.
+`zones` finds the counters, `powercap` reads them, `series` turns readings into energy as a
+function of time, and `meter` answers with joules that say what they are worth. `simulated` is a
+machine whose energy is known, built from `profiles` by `tree`. Joules that were not measured are
+None with a reason.
 """
 
-from minibutter.energy.meter import Energy, Meter, Reading, open_meter
+from minibutter.energy.meter import Cost, Energy, Meter
+from minibutter.energy.opening import ROOT_VARIABLE, open_meter
 
-__all__ = ["Energy", "Meter", "Reading", "open_meter"]
+__all__ = ["ROOT_VARIABLE", "Cost", "Energy", "Meter", "open_meter"]

@@ -1,138 +1,90 @@
-"""Energy counters of processor packages and their memory, as Linux shows them in sysfs.
+"""The counters of Linux' powercap tree, read from files that are held open.
 
-Which zones are read, and no more: every `package-*` zone of the control type `intel-rapl` (AMD
-processors appear under that name, too) and the `dram` zone inside it, which the package does not
-contain. `core` and `uncore` are parts of the package, `psys` contains it, and `intel-rapl-mmio`
-shows the same package a second time, so none of these is added.
-
-A zone is known by its `name`; the index in its path is a hexadecimal slot number that follows the
-order of registration. Only the flat links of `/sys/class/powercap` are followed, because the same
-zones appear once more below each other. Source: Documentation/power/powercap and
-drivers/powercap of the Linux kernel.
+Reading again from a held descriptor takes about a microsecond, opening anew fifteen, and permission
+is checked at opening only. What the zones mean stands in `zones`.
 """
 
 import os
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-_ZONE = re.compile(r"(?P<package>intel-rapl:[0-9a-f]+)(?P<part>:[0-9a-f]+)?")
-_PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
-_COUNTER_MAX = 2**32 - 1
+from minibutter.energy.source import CounterUnavailable, Domain
+from minibutter.energy.zones import MMIO, POWERCAP, Files, Zone, find_zones
 
+_NUMBER = re.compile(rb"[0-9]+\n")
 
-class RaplUnavailable(Exception):
-    """The counters cannot be read; the message says why, and what would help."""
-
-
-@dataclass(frozen=True)
-class Zone:
-    """One energy counter."""
-
-    name: str
-    """`package-0`, or `package-0/dram` for its memory."""
-
-    path: Path
-    """Directory of the zone, a link in `/sys/class/powercap`."""
-
-    max_energy_range_uj: int
-    """Largest value that the counter shows."""
-
-    @property
-    def modulus_uj(self) -> int:
-        """What one wrap is worth: one unit more than the largest value.
-
-        The hardware counts 32 bits of a unit between 15 uJ and 1 J, and `max_energy_range_uj` is
-        2^32 - 1 units.
-        """
-        return self.max_energy_range_uj + round(self.max_energy_range_uj / _COUNTER_MAX)
-
-
-def find_zones(root: Path) -> list[Zone]:
-    """The packages and their memories, ordered by name.
-
-    Parameters
-    ----------
-    root : directory of the flat links, normally `/sys/class/powercap`.
-
-    Raises
-    ------
-    RaplUnavailable
-        If there is no such directory, no package in it, or a zone that cannot be identified.
-    """
-    if not root.is_dir():
-        raise RaplUnavailable(
-            f"{root} does not exist: a virtual machine, a processor without RAPL, or a kernel "
-            "without the module intel_rapl_msr"
-        )
-    # Parts sort after their package, so that its name is known when its memory is met.
-    links = sorted(path.name for path in root.iterdir() if _ZONE.fullmatch(path.name))
-    packages: dict[str, str] = {}
-    zones: dict[str, Zone] = {}
-    for link in links:
-        match = _ZONE.fullmatch(link)
-        name = _read_text(root / link / "name")
-        if match["part"] is None and _PACKAGE.fullmatch(name):
-            packages[link] = name
-        elif match["part"] is not None and name == "dram" and match["package"] in packages:
-            name = f"{packages[match['package']]}/dram"
-        else:
-            continue
-        if name not in zones:
-            zones[name] = Zone(name, root / link, _read_range(root / link))
-    if not zones:
-        raise RaplUnavailable(f"{root} has no zone intel-rapl:* with the name package-*")
-    return [zones[name] for name in sorted(zones)]
-
-
-def open_read_only(path: Path) -> int:
-    """File descriptor of a sysfs attribute; permission is checked here, not at each read."""
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+_MIRROR_LOOKS = 20
+_RETRY_NS = 10**9
 
 
 class Counter:
     """The held file of one zone.
 
-    Reading again from a held descriptor takes about a microsecond, opening anew fifteen.
-
     Parameters
     ----------
     zone : the zone to read.
-    opener : opens `energy_uj` and returns a file descriptor.
+    files : how to read.
 
     Raises
     ------
-    RaplUnavailable
+    CounterUnavailable
         If the file cannot be opened.
     """
 
-    def __init__(self, zone: Zone, opener: Callable[[Path], int] = open_read_only) -> None:
+    def __init__(self, zone: Zone, files: Files | None = None) -> None:
         self.zone = zone
-        self._opener = opener
+        self._files = files or Files()
+        self._pread = self._files.pread
         self._descriptor: int | None = None
-        self._reopen()
+        self.open()
+
+    @property
+    def path(self) -> Path:
+        """The file that is read."""
+        return self.zone.path / "energy_uj"
 
     def read_uj(self) -> int:
         """Energy since some moment in the past, modulo `zone.modulus_uj`.
 
         Raises
         ------
-        RaplUnavailable
-            If the counter cannot be read now; the next call tries again.
+        OSError
+            If the kernel refuses.
+        CounterUnavailable
+            If the file is not open, or holds no number of the counter.
         """
+        if self._descriptor is None:
+            raise CounterUnavailable(f"{self.path} is not open")
+        text = self._pread(self._descriptor, 32, 0)
         try:
-            if self._descriptor is None:
-                self._reopen()
-            return self._read_uj()
-        except OSError:
-            # A package that was off and on again has new files under the old names.
-            self._reopen()
-            try:
-                return self._read_uj()
-            except OSError as error:
-                raise RaplUnavailable(f"{self._path} cannot be read ({error.strerror})") from error
+            value = int(text)
+        except ValueError:
+            raise CounterUnavailable(f"{self.path} contains {text!r}, which is no number") from None
+        # A number that is cut short is a number, too; the kernel ends each with a newline.
+        if not _NUMBER.fullmatch(text):
+            raise CounterUnavailable(f"{self.path} contains {text!r}, which is no whole line")
+        if self.zone.max_energy_range_uj is not None and value > self.zone.max_energy_range_uj:
+            raise CounterUnavailable(f"{self.path} contains {value}, beyond its range")
+        return value
+
+    def open(self, zone: Zone | None = None) -> None:
+        """Open the file anew, in the directory of `zone` if the kernel has moved it."""
+        self.close()
+        if zone is not None:
+            self.zone = zone
+        try:
+            self._descriptor = self._files.open(self.path)
+        except PermissionError as error:
+            raise CounterUnavailable(
+                f"{self.path} may be read by root only, as in Linux since 5.10 (CVE-2020-8694); "
+                "to let every user read the counters until the next boot: "
+                f"sudo chmod a+r {self.zone.path.parent}/intel-rapl:*/energy_uj"
+            ) from error
+        except OSError as error:
+            raise CounterUnavailable(f"{self.path} cannot be opened ({error.strerror})") from error
 
     def close(self) -> None:
         """Give the file descriptor back."""
@@ -141,50 +93,183 @@ class Counter:
                 os.close(self._descriptor)
             self._descriptor = None
 
-    @property
-    def _path(self) -> Path:
-        return self.zone.path / "energy_uj"
 
-    def _reopen(self) -> None:
-        self.close()
-        name = _read_text(self.zone.path / "name")
-        if name != self.zone.name.rpartition("/")[2]:
-            raise RaplUnavailable(f"{self.zone.path} was {self.zone.name}, and is now {name}")
+class PowercapSource:
+    """All counters of a powercap tree; see `source.Source`.
+
+    Either all packages and their memories can be read, or nothing is: part of them would pass for
+    the whole. Zones beside the total may be missing; `notes` says so.
+
+    Parameters
+    ----------
+    root : folder that stands for `/`.
+    files : how to read.
+    clock : nanoseconds, monotonic; only paces the search for zones that are lost.
+    is_simulated : whether a model drives the tree.
+
+    Raises
+    ------
+    CounterUnavailable
+        If there is nothing to read, or not all of it.
+    """
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        files: Files | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        is_simulated: bool = False,
+    ) -> None:
+        self.name = "simulated" if is_simulated else "powercap"
+        self.is_simulated = is_simulated
+        self._root, self._files, self._clock = root, files or Files(), clock
+        self._retry_ns = 0
+        zones, notes = find_zones(root, self._files)
+        self._zone_names = {zone.name for zone in zones if zone.is_summed}
+        self._counters: list[Counter] = []
+        apart: list[Counter] = []
         try:
-            self._descriptor = self._opener(self._path)
-        except PermissionError as error:
-            raise RaplUnavailable(
-                f"{self._path} may be read by root only, as in Linux since 5.10 (CVE-2020-8694); "
-                "to let every user read the counters until the next boot: "
-                f"sudo chmod a+r {self.zone.path.parent}/intel-rapl:*/energy_uj"
-            ) from error
-        except OSError as error:
-            raise RaplUnavailable(f"{self._path} cannot be opened ({error.strerror})") from error
+            for zone in zones:
+                try:
+                    counter = Counter(zone, self._files)
+                except CounterUnavailable as failure:
+                    if zone.is_summed:
+                        readable = [c.zone.name for c in (*self._counters, *apart)]
+                        raise CounterUnavailable(
+                            f"{failure}{_partial(readable)}{_mmio_hint(zones)}"
+                        ) from failure
+                    notes.append(str(failure))
+                    continue
+                (self._counters if zone.is_summed else apart).append(counter)
+            self._mirrors = self._find_mirrors()
+        except BaseException:
+            for counter in (*self._counters, *apart):
+                counter.close()
+            raise
+        mirrors = [counter for counter in self._counters if counter.zone.name in self._mirrors]
+        # A mirror's memory is no mirror of anything; AMD processors, which have them, have none.
+        self._counters = [c for c in self._counters if c not in mirrors] + mirrors + apart
+        if mirrors:
+            notes.append(
+                f"{', '.join(counter.zone.name for counter in mirrors)} show the counter of "
+                f"{', '.join(sorted(set(self._mirrors.values())))} and are not added"
+            )
+        self.domains = tuple(map(self._domain, self._counters))
+        self.is_virtual = _has_hypervisor(root, self._files)
+        if self.is_virtual:
+            notes.append("a hypervisor stands between: the counters are an estimate of the host")
+        self.notes = tuple(notes)
 
-    def _read_uj(self) -> int:
-        text = os.pread(self._descriptor, 32, 0)
+    def _domain(self, counter: Counter) -> Domain:
+        zone = counter.zone
+        mirrored = self._mirrors.get(zone.name)
+        note = f"shows the counter of {mirrored}" if mirrored else zone.note
+        is_summed = zone.is_summed and mirrored is None
+        return Domain(zone.name, zone.modulus_uj, is_summed, zone.max_power_w, note)
+
+    def read_uj(self, n_domains: int) -> list[int | CounterUnavailable]:
+        """See `source.Source`."""
+        values: list[int | CounterUnavailable] = []
+        for counter in self._counters[:n_domains]:
+            try:
+                values.append(counter.read_uj())
+            except (OSError, CounterUnavailable) as error:
+                values.append(self._read_again(counter, error))
+        return values
+
+    def _read_again(self, counter: Counter, error: Exception) -> int | CounterUnavailable:
+        """A package that was off and on again has new files, perhaps in another slot.
+
+        Looked for once a second: it takes far longer than a reading.
+        """
+        failure = error
+        if isinstance(error, OSError):
+            failure = CounterUnavailable(f"{counter.path} cannot be read ({error.strerror})")
+        if self._clock() < self._retry_ns:
+            return failure
         try:
-            value = int(text)
-        except ValueError:
-            raise RaplUnavailable(f"{self._path} contains {text!r}, which is no number") from None
-        if not 0 <= value <= self.zone.max_energy_range_uj:
-            raise RaplUnavailable(f"{self._path} contains {value}, beyond its range")
-        return value
+            zones, _ = find_zones(self._root, self._files)
+            zone = next((zone for zone in zones if zone.name == counter.zone.name), None)
+            if zone is None:
+                raise CounterUnavailable(f"{counter.zone.name} is gone from {POWERCAP}")
+            counter.open(zone)
+            return counter.read_uj()
+        except (OSError, CounterUnavailable) as again:
+            self._retry_ns = self._clock() + _RETRY_NS
+            return again if isinstance(again, CounterUnavailable) else failure
+
+    def check(self) -> str | None:
+        """Whether packages have come, or a mirror has turned out to be none."""
+        try:
+            zones, _ = find_zones(self._root, self._files)
+        except CounterUnavailable:
+            return None  # What is gone cannot be read, and every reading says so.
+        for zone in zones:
+            if zone.is_summed and zone.name not in self._zone_names:
+                return f"{zone.name} has appeared since the meter was opened and is not counted"
+        by_name = {counter.zone.name: counter for counter in self._counters}
+        for name, mirrored in self._mirrors.items():
+            try:
+                is_mirror = self._is_mirror(by_name[name], by_name[mirrored])
+            except (OSError, CounterUnavailable):
+                continue  # Its next reading will say why.
+            if not is_mirror:
+                return f"{name} was taken for a mirror of {mirrored} and is not counted"
+        return None
+
+    def close(self) -> None:
+        """Give the files back."""
+        for counter in self._counters:
+            counter.close()
+
+    def _find_mirrors(self) -> dict[str, str]:
+        """Dies that show the counter of another die of their package, and which."""
+        mirrors: dict[str, str] = {}
+        originals: dict[str, list[Counter]] = {}
+        for counter in self._counters:
+            package = counter.zone.die_of
+            if package is None:
+                continue
+            known = originals.setdefault(package, [])
+            try:
+                original = next((one for one in known if self._is_mirror(counter, one)), None)
+            except OSError as error:
+                problem = f"{counter.path} cannot be read ({error.strerror})"
+                raise CounterUnavailable(
+                    f"{problem}, so that mirrored dies of {package} cannot be told from others"
+                ) from error
+            if original is None:
+                known.append(counter)
+            else:
+                mirrors[counter.zone.name] = original.zone.name
+        return mirrors
+
+    @staticmethod
+    def _is_mirror(one: Counter, other: Counter) -> bool:
+        """Whether two counters are one.
+
+        Readings of one counter through two files are equal unless an update fell between them: a
+        matter of microseconds in a millisecond. Two counters are not equal to the last of 2^32
+        units, or for one update at most.
+        """
+        return any(one.read_uj() == other.read_uj() for _ in range(_MIRROR_LOOKS))
 
 
-def _read_range(zone: Path) -> int:
-    path = zone / "max_energy_range_uj"
-    text = _read_text(path)
-    if not text.isdecimal() or int(text) == 0:
-        raise RaplUnavailable(f"{path} contains {text!r}, so that no wrap could be corrected")
-    return int(text)
+def _partial(readable: list[str]) -> str:
+    if not readable:
+        return ""
+    return f" ({', '.join(readable)} can be read, but a part must not pass for the whole)"
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError as error:
-        raise RaplUnavailable(
-            f"{path} cannot be read ({error.strerror}); inside a container the counters may be "
-            "masked"
-        ) from error
+def _mmio_hint(zones: list[Zone]) -> str:
+    names = [zone.name for zone in zones if zone.name.startswith(MMIO)]
+    return f"; {', '.join(names)} shows a package again and does not stand in" if names else ""
+
+
+def _has_hypervisor(root: Path, files: Files) -> bool:
+    """Whether the processor's flags say that it is a virtual one."""
+    with suppress(OSError):
+        for line in files.read_text(root / "proc/cpuinfo").splitlines():
+            if line.startswith("flags"):
+                return "hypervisor" in line.split()
+    return False

@@ -93,11 +93,14 @@ def _check_energy(table: pa.Table) -> None:
     if not pc.all(known, min_count=0).as_py():
         raise ValueError(f"energy_quality must be one of {', '.join(ENERGY_QUALITIES)}")
     has_energy = table["energy_j"].is_valid()
-    was_measured = pc.fill_null(pc.starts_with(quality, "measured"), False)
+    is_known = pc.fill_null(pc.not_equal(quality, "unavailable"), False)
     has_reason = table["energy_reason"].is_valid()
     is_unavailable = pc.fill_null(pc.equal(quality, "unavailable"), False)
-    if not has_energy.equals(was_measured) or not has_reason.equals(is_unavailable):
+    if not has_energy.equals(is_known) or not has_reason.equals(is_unavailable):
         raise ValueError(
-            "energy must either have energy_j and a measured energy_quality, or have no energy_j, "
-            "energy_quality 'unavailable' and an energy_reason"
+            "energy must either have energy_j and an energy_quality that says what it is worth, or "
+            "have no energy_j, energy_quality 'unavailable' and an energy_reason"
         )
+    has_resolution = table["energy_resolution_j"].is_valid()
+    if pc.any(pc.and_not(has_resolution, has_energy), min_count=0).as_py():
+        raise ValueError("energy_resolution_j must be null where energy_j is")

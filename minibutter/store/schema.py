@@ -37,8 +37,18 @@ METRICS = (
 STATUSES = ("failed", "stopped", "completed")
 """Outcomes of a run, the one that says least first; a table keeps the best of two entries."""
 
-ENERGY_QUALITIES = ("unavailable", "measured_shared", "measured_divided", "measured")
-"""What an energy is worth, the weakest first; `measured_shared` includes work of other ranks,
+ENERGY_QUALITIES = (
+    "unavailable",
+    "simulated",
+    "modelled",
+    "interpolated",
+    "measured_shared",
+    "measured_divided",
+    "measured",
+)
+"""What an energy is worth, the weakest first. `simulated` was put in by a power model and measured
+from its counters; `modelled` is an estimate of the host of a virtual machine; `interpolated` is
+shared out by time over a window that was measured; `measured_shared` includes work of other ranks;
 `measured_divided` is an equal share of the energy of repetitions that were trained together."""
 
 TILING_SIZES = {
@@ -98,6 +108,14 @@ def _energy(of: str) -> list[pa.Field]:
         _or_null(_measured("energy_source", TEXT, "the counters that energy_j was read from")),
         _measured("energy_quality", TEXT, f"one of {', '.join(ENERGY_QUALITIES)}"),
         _or_null(_measured("energy_reason", TEXT, "why energy_j is null")),
+        _or_null(
+            _measured(
+                "energy_resolution_j",
+                FLOAT64,
+                "how far off energy_j may be: two updates of the counters at mean power",
+                "J",
+            )
+        ),
     ]
 
 
@@ -114,6 +132,14 @@ EPOCHS_SCHEMA = pa.schema(
         *map(_or_null, _metrics("trained", "over the training rows, after the epoch, if asked")),
         _measured("duration_s", FLOAT64, "wall-clock time of the epoch, divided by lanes", "s"),
         *_energy("over the epoch, divided by lanes"),
+        _or_null(
+            _measured(
+                "energy_window_s",
+                FLOAT64,
+                "time that energy_j was measured or shared out over; short epochs share a window",
+                "s",
+            )
+        ),
     ],
     metadata=_FILE_METADATA,
 )
@@ -187,6 +213,8 @@ _OUTCOME = [
         )
     ),
     *map(_or_null, _energy("over all epochs, divided by lanes")),
+    _or_null(_measured("meter_reads", INT64, "readings of the counters while its group trained")),
+    _or_null(_measured("meter_cpu_s", FLOAT64, "processor time that these readings took", "s")),
 ]
 
 _ORIGIN = [

@@ -278,6 +278,10 @@ def _measured_medians(runs: pd.DataFrame) -> pd.DataFrame:
     """Medians over the runs that were measured, and what they are worth, of every experiment."""
     succeeded = runs[runs["status"] != "failed"]
     measured = succeeded[succeeded["energy_j"].notna()]
+    # A simulated energy never enters the median of others; alone, it is marked as what it is.
+    is_simulated = measured["energy_quality"] == "simulated"
+    has_others = (~is_simulated).groupby(measured["experiment_id"]).transform("any")
+    measured = measured[~is_simulated | ~has_others.astype(bool)]
     ranks = pd.Categorical(measured["energy_quality"], ENERGY_QUALITIES, ordered=True).codes
     worst = pd.Series(ranks, measured.index).groupby(measured["experiment_id"]).min()
     groups = measured.groupby("experiment_id")

@@ -1,84 +1,167 @@
-"""A powercap tree in a temporary folder, with the links of a true one."""
+"""Trees of files whose counters a test moves by hand, and files that fail as the kernel's do."""
+
+import errno
+import os
 
 import pytest
 
-INTEL_RANGE_UJ = 262143328850
-AMD_RANGE_UJ = 65532610987
-DRAM_RANGE_UJ = 65712999613
+from minibutter.energy import open_meter
+from minibutter.energy.profiles import INTEL_RANGE_UJ, PROFILES, Profile, ZoneSpec
+from minibutter.energy.simulated import Clock
+from minibutter.energy.tree import add_zone, build_tree, remove_zone, write_counter
+from minibutter.energy.zones import POWERCAP, Files, open_read_only
+
+JOULE = 1_000_000
 
 
-class FakePowercap:
-    """`sys/class/powercap` of flat links to zones that are nested below `sys/devices`."""
+class Machine:
+    """A tree in a folder; zones with the same counter show the same number.
 
-    def __init__(self, folder):
-        self.root = folder / "sys" / "class" / "powercap"
-        self._devices = folder / "sys" / "devices" / "virtual" / "powercap"
-        self.root.mkdir(parents=True)
+    What was drawn is added to the counters in whole microjoules, modulo range plus one unit.
+    """
 
-    def add(self, zone, name, energy_uj=0, range_uj=INTEL_RANGE_UJ):
-        """Zone such as `intel-rapl:0:1`, with its control type and its flat link."""
-        control_type, *indices = zone.split(":")
-        folder = self._devices / control_type
-        self._add_folder(folder, control_type)
-        for n in range(len(indices)):
-            folder = folder / ":".join([control_type, *indices[: n + 1]])
-        self._add_folder(folder, zone)
-        (folder / "name").write_text(f"{name}\n")
-        (folder / "max_energy_range_uj").write_text(f"{range_uj}\n")
-        (folder / "energy_uj").write_text(f"{energy_uj}\n")
+    def __init__(self, root, profile):
+        self.root, self.clock = root, Clock()
+        self.profile = PROFILES[profile] if isinstance(profile, str) else profile
+        self.zones = {zone.link: zone for zone in self.profile.zones}
+        self._ranges_uj = {zone.counter: zone.range_uj for zone in self.profile.zones}
+        # Counters of their own never show the same: they began to count at different moments.
+        names = dict.fromkeys(zone.counter for zone in self.profile.zones if zone.counter)
+        self.raw_uj = {name: (i + 1) * 37 * JOULE for i, name in enumerate(names)}
+        build_tree(root, self.profile, {zone.link: 0 for zone in self.profile.zones})
+        self.show()
 
-    def _add_folder(self, folder, link):
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            (self.root / link).symlink_to(folder)
-            (folder / "subsystem").symlink_to(self.root)  # A loop, as in the true tree.
+    def show(self):
+        """Write all counters into their files."""
+        for link, zone in self.zones.items():
+            if zone.counter and (self.root / POWERCAP / link).exists():
+                write_counter(self.root, link, self.raw_uj[zone.counter])
 
-    def set(self, zone, energy_uj):
-        """Let the counter of `zone` show this."""
-        (self.root / zone / "energy_uj").write_text(f"{energy_uj}\n")
+    def set(self, counter, raw_uj):
+        self.raw_uj[counter] = raw_uj
+        self.show()
 
-    def advance(self, zone, energy_uj):
-        """Add to the counter of `zone`, modulo its range plus one unit."""
-        range_uj = int((self.root / zone / "max_energy_range_uj").read_text())
-        before_uj = int((self.root / zone / "energy_uj").read_text())
-        modulus_uj = range_uj + round(range_uj / (2**32 - 1))
-        self.set(zone, (before_uj + energy_uj) % modulus_uj)
+    def draw(self, seconds=1.0, **energies_uj):
+        """Let time pass; keywords are counters with `_` for `-` and `__` for `/`."""
+        self.clock.advance(seconds)
+        for key, energy_uj in energies_uj.items():
+            counter = key.replace("__", "/").replace("_", "-")
+            range_uj = self._ranges_uj[counter]
+            modulus_uj = range_uj + max(round(range_uj / (2**32 - 1)), 1)
+            self.raw_uj[counter] = (self.raw_uj[counter] + energy_uj) % modulus_uj
+        self.show()
+
+    def draw_all(self, seconds=1.0, energy_uj=10 * JOULE):
+        """The same for every counter."""
+        self.draw(seconds, **{c.replace("/", "__"): energy_uj for c in self.raw_uj})
+
+    def path(self, link, name="energy_uj"):
+        return self.root / POWERCAP / link / name
+
+    def write(self, link, name, text):
+        path = self.path(link, name)
+        path.chmod(0o600)
+        path.write_text(text)
+
+    def unplug(self, link):
+        remove_zone(self.root, link)
+
+    def plug(self, zone):
+        self.zones[zone.link] = zone
+        self._ranges_uj[zone.counter] = zone.range_uj
+        self.raw_uj.setdefault(zone.counter, 11 * JOULE)
+        add_zone(self.root, zone)
+        self.show()
+
+    def meter(self, files=None, **options):
+        return open_meter(self.root, clock=self.clock, files=files or FaultyFiles(), **options)
 
 
-class Clock:
-    """Seconds that pass only when told to."""
+class FaultyFiles(Files):
+    """Files of which some fail: the seam through which faults come in.
+
+    A held file of a zone that is gone fails as that of the kernel does.
+
+    Attributes
+    ----------
+    opening, reading : errno by a part of the path.
+    opened : all paths, in order.
+    """
 
     def __init__(self):
-        self.now_s = 100.0
+        self.opening, self.reading, self.opened, self._paths = {}, {}, [], {}
+        super().__init__(self._open, self._pread)
 
-    def __call__(self):
-        return self.now_s
+    def _open(self, path):
+        self.opened.append(str(path))
+        for part, code in self.opening.items():
+            if part in str(path):
+                raise OSError(code, os.strerror(code), str(path))
+        descriptor = open_read_only(path)
+        self._paths[descriptor] = str(path)
+        return descriptor
 
-
-@pytest.fixture
-def powercap(tmp_path):
-    """An empty tree."""
-    return FakePowercap(tmp_path)
-
-
-@pytest.fixture
-def server(powercap):
-    """Two sockets with memory; the slots are not in the order of the packages."""
-    for slot, package in (("1", 0), ("0", 1)):
-        powercap.add(f"intel-rapl:{slot}", f"package-{package}", 1_000_000 * (package + 1))
-        powercap.add(f"intel-rapl:{slot}:0", "dram", 500_000, DRAM_RANGE_UJ)
-    return powercap
-
-
-@pytest.fixture
-def amd(powercap):
-    """One package; its `core` zone is a single core."""
-    powercap.add("intel-rapl:0", "package-0", 5_000_000, AMD_RANGE_UJ)
-    powercap.add("intel-rapl:0:0", "core", 100_000, AMD_RANGE_UJ)
-    return powercap
+    def _pread(self, descriptor, n_bytes, offset):
+        for part, code in self.reading.items():
+            if part in self._paths[descriptor]:
+                raise OSError(code, os.strerror(code))
+        if os.fstat(descriptor).st_nlink == 0:
+            raise OSError(ENODEV, os.strerror(ENODEV))
+        return os.pread(descriptor, n_bytes, offset)
 
 
 @pytest.fixture
-def clock():
-    """A clock that stands."""
-    return Clock()
+def make_machine(tmp_path):
+    """Builds a machine of a profile."""
+    count = iter(range(100))
+
+    def make(profile):
+        return Machine(tmp_path / f"machine{next(count)}", profile)
+
+    return make
+
+
+@pytest.fixture
+def server(make_machine):
+    """Two packages with memory."""
+    return make_machine("intel_server2")
+
+
+@pytest.fixture
+def single(make_machine):
+    """One package and nothing else."""
+    zone = ZoneSpec("intel-rapl:0", "package-0", "package-0", INTEL_RANGE_UJ)
+    return make_machine(Profile((zone,), ("package-0",)))
+
+
+@pytest.fixture
+def files():
+    """Files that can be made to fail."""
+    return FaultyFiles()
+
+
+def measure(meter, machine, **draw):
+    """Energy of one region in which the machine draws as told, by default 10 J on all counters."""
+    begin = meter.stamp()
+    if draw:
+        machine.draw(**draw)
+    else:
+        machine.draw_all()
+    return meter.between(begin, meter.stamp())
+
+
+def assert_unavailable(energy, *parts):
+    """Null with a reason, and nothing else."""
+    assert (energy.energy_j, energy.source, energy.quality) == (None, None, "unavailable")
+    assert (energy.resolution_j, energy.window_s) == (None, None)
+    for part in parts:
+        assert part in energy.reason
+
+
+EACCES, EINVAL, ENODEV, EIO, ENOENT = (
+    errno.EACCES,
+    errno.EINVAL,
+    errno.ENODEV,
+    errno.EIO,
+    errno.ENOENT,
+)

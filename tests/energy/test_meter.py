@@ -1,262 +1,230 @@
-import errno
+"""The meter as its users see it: regions, windows, heartbeat, cost."""
+
 import os
+import threading
+import time
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from minibutter.energy import Energy, open_meter
-from minibutter.energy.meter import Meter, Reading
-from minibutter.energy.powercap import Zone, open_read_only
-
-INTEL_RANGE_UJ = 262143328850
-INTEL_UNIT_UJ = 61
+from minibutter.energy.profiles import AMD_RANGE_UJ, Profile, ZoneSpec
+from tests.energy.conftest import ENOENT, JOULE, FaultyFiles, assert_unavailable, measure
 
 
-def measure(meter, clock, duration_s, work=lambda: None):
-    start = meter.read()
-    work()
-    clock.now_s += duration_s
-    return meter.between(start, meter.read())
+def test_energy_says_where_it_comes_from_and_what_it_is_worth(server):
+    with server.meter() as meter:
+        energy = measure(meter, server)
+    assert energy == Energy(
+        energy_j=40.0,
+        source="powercap:package+dram",
+        quality="measured",
+        reason=None,
+        resolution_j=pytest.approx(40.0 * 2e-3, rel=1e-6),
+        window_s=pytest.approx(1.0, rel=1e-6),
+    )
 
 
-def assert_unavailable(energy, *parts):
-    assert energy == Energy(None, None, "unavailable", energy.reason)
-    for part in parts:
-        assert part in energy.reason
+def test_a_share_of_a_group_adds_up_and_is_marked(server):
+    with server.meter() as meter:
+        energy = measure(meter, server)
+    share = energy.divided(4)
+    assert (share.energy_j, share.quality) == (10.0, "measured_divided")
+    assert share.resolution_j == energy.resolution_j / 4
+    assert energy.divided(1) is energy
+    nothing = Energy(None, None, "unavailable", "why")
+    assert nothing.divided(4) is nothing
 
 
-def test_packages_and_memories_of_two_sockets_are_summed_exactly(server, clock):
-    def work():
-        server.advance("intel-rapl:0", 10_000_001)
-        server.advance("intel-rapl:1", 20_000_000)
-        server.advance("intel-rapl:0:0", 3_000_000)
-        server.advance("intel-rapl:1:0", 500_000)
-
-    with open_meter(server.root, clock=clock) as meter:
-        energy = measure(meter, clock, 1.0, work)
-    assert energy == Energy(33.500001, "powercap:package+dram", "measured", None)
+def test_stamps_grow_even_where_the_clock_stands(single):
+    with single.meter() as meter:
+        stamps = [meter.stamp() for _ in range(100)]
+        assert all(before < after for before, after in pairwise(stamps))
+        single.clock.now_ns -= 10**9
+        assert meter.stamp() > stamps[-1]
 
 
-def test_core_uncore_platform_and_mmio_add_nothing(powercap, clock):
-    zones = {
-        "intel-rapl:0": "package-0",
-        "intel-rapl:0:0": "core",
-        "intel-rapl:0:1": "uncore",
-        "intel-rapl:1": "psys",
-        "intel-rapl-mmio:0": "package-0",
-    }
-    for zone, name in zones.items():
-        powercap.add(zone, name)
-
-    def work():
-        for zone in zones:
-            powercap.advance(zone, 10_000_000)
-
-    with open_meter(powercap.root, clock=clock) as meter:
-        energy = measure(meter, clock, 1.0, work)
-    assert energy == Energy(10.0, "powercap:package", "measured", None)
+def test_moments_between_readings_are_interpolated_and_marked(single):
+    """As other ranks log them: stamps of the same clock at which nobody read."""
+    with single.meter() as meter:
+        begin = meter.stamp()
+        single.draw_all()
+        end = meter.stamp()
+        middle = (begin + end) // 2
+        first, second = meter.between(begin, middle), meter.between(middle, end)
+    assert first.energy_j == pytest.approx(5.0, abs=2e-6)
+    assert first.energy_j + second.energy_j == pytest.approx(10.0, abs=1e-9)
+    assert {first.quality, second.quality} == {"interpolated"}
+    assert first.resolution_j >= 5.0  # All of it may have been drawn on the other side.
 
 
-def test_amd_package_counts_and_its_single_core_does_not(amd, clock):
-    def work():
-        amd.advance("intel-rapl:0", 7_250_000)
-        amd.advance("intel-rapl:0:0", 1_000_000)
-
-    with open_meter(amd.root, clock=clock) as meter:
-        assert measure(meter, clock, 0.1, work).energy_j == 7.25
-
-
-def test_twelve_packages_with_hexadecimal_slots_are_all_counted(powercap, clock):
-    slots = [f"intel-rapl:{i:x}" for i in range(12)]
-    for i, slot in enumerate(slots):
-        powercap.add(slot, f"package-{i}")
-    with open_meter(powercap.root, clock=clock) as meter:
-        energy = measure(
-            meter, clock, 1.0, lambda: [powercap.advance(slot, 10_000_000) for slot in slots]
-        )
-    assert energy.energy_j == 120.0
+def test_a_moment_after_the_last_reading_takes_one_more(single):
+    with single.meter() as meter:
+        begin = meter.stamp()
+        single.draw_all(2.0)
+        end = begin + 10**9
+        assert meter.between(begin, end).energy_j == pytest.approx(5.0, abs=1e-6)
 
 
-def test_independent_dies_are_summed(powercap, clock):
-    powercap.add("intel-rapl:0", "package-0-die-0", 5)
-    powercap.add("intel-rapl:1", "package-0-die-1", 7_000_000)
-
-    def work():
-        powercap.advance("intel-rapl:0", 4_000_000)
-        powercap.advance("intel-rapl:1", 6_000_000)
-
-    with open_meter(powercap.root, clock=clock) as meter:
-        assert measure(meter, clock, 1.0, work).energy_j == 10.0
-
-
-def test_packages_shared_with_other_ranks_are_marked(amd, clock):
-    with open_meter(amd.root, shared=True, clock=clock) as meter:
-        energy = measure(meter, clock, 1.0, lambda: amd.advance("intel-rapl:0", 1_000_000))
-    assert energy == Energy(1.0, "powercap:package", "measured_shared", None)
-
-
-def test_counter_that_wraps_once_adds_the_range_and_one_unit(powercap, clock):
-    powercap.add("intel-rapl:0", "package-0", INTEL_RANGE_UJ - 1_000_000)
-    with open_meter(powercap.root, clock=clock) as meter:
-        energy = measure(meter, clock, 1.0, lambda: powercap.set("intel-rapl:0", 9_000_000))
-    assert energy.energy_j == (10_000_000 + INTEL_UNIT_UJ) / 1e6
+def test_short_regions_share_the_energy_of_a_window_by_time(single):
+    with single.meter() as meter:
+        regions = []
+        for milliseconds in (4, 4, 4, 30, 2, 6, 2, 1):
+            begin = meter.stamp()
+            single.draw(milliseconds / 1000, package_0=milliseconds * 50_000)
+            regions.append((begin, meter.stamp()))
+        energies = meter.along(regions)
+    windows_ms = [round(energy.window_s * 1e3, 3) for energy in energies]
+    assert windows_ms == [12, 12, 12, 30, 11, 11, 11, 11]
+    expected_j = [0.2, 0.2, 0.2, 1.5, 0.1, 0.3, 0.1, 0.05]
+    assert [energy.energy_j for energy in energies] == pytest.approx(expected_j, rel=1e-5)
+    assert [energy.quality for energy in energies] == (
+        ["interpolated"] * 3 + ["measured"] + ["interpolated"] * 4
+    )
+    # 50 W and two ticks, whatever the window: of an epoch of 2 ms that is all.
+    assert [energy.resolution_j for energy in energies] == pytest.approx([0.1] * 8, rel=1e-3)
 
 
-def test_counter_that_was_reset_is_no_wrap(powercap, clock):
-    powercap.add("intel-rapl:0", "package-0", 5_000_000_000)
-    with open_meter(powercap.root, clock=clock) as meter:
-        energy = measure(meter, clock, 1.0, lambda: powercap.set("intel-rapl:0", 50_000))
-    assert_unavailable(energy, "package-0", "reset")
+def test_regions_of_a_run_add_up_to_the_run_where_nothing_lies_between(single):
+    with single.meter() as meter:
+        stamps = [meter.stamp()]
+        for i in range(100):
+            single.draw((1 + i % 17) / 1000, package_0=40_000 + 1_000 * i)
+            stamps.append(meter.stamp())
+        energies = meter.along(list(pairwise(stamps)))
+        whole = meter.between(stamps[0], stamps[-1])
+    assert len(energies) == 100
+    assert sum(energy.energy_j for energy in energies) == pytest.approx(whole.energy_j, rel=1e-12)
 
 
-@pytest.mark.parametrize(("duration_s", "is_ambiguous"), [(262.1, False), (262.2, True)])
-def test_interval_in_which_a_counter_may_wrap_twice_is_ambiguous(
-    powercap, clock, duration_s, is_ambiguous
-):
-    powercap.add("intel-rapl:0", "package-0")
-    with open_meter(powercap.root, clock=clock) as meter:
-        energy = measure(meter, clock, duration_s, lambda: powercap.set("intel-rapl:0", 10**9))
-    if is_ambiguous:
-        assert_unavailable(energy, "262 s between two readings is too long", "1000 W")
-    else:
-        assert energy.energy_j == 1000.0
+def test_pauses_between_short_regions_keep_their_part_of_the_energy(single):
+    with single.meter() as meter:
+        regions = []
+        for _ in range(2):
+            begin = meter.stamp()
+            single.draw(0.004, package_0=200_000)
+            regions.append((begin, meter.stamp()))
+            single.draw(0.008, package_0=400_000)
+        energies = meter.along(regions)
+    assert [energy.energy_j for energy in energies] == pytest.approx([0.2, 0.2], rel=1e-5)
 
 
-def test_shortest_range_decides_how_long_an_interval_may_be(server, clock):
-    """The memory's counter wraps four times as soon as the package's."""
-    with open_meter(server.root, clock=clock) as meter:
-        assert_unavailable(measure(meter, clock, 66.0), "package-0/dram", "66 s")
+def test_a_run_that_is_too_short_as_a_whole_is_no_number(single):
+    with single.meter() as meter:
+        begin = meter.stamp()
+        single.draw(0.004, package_0=200_000)
+        end = meter.stamp()
+        energies = meter.along([(begin, end - 1_000_000), (end - 1_000_000, end)])
+    assert len(energies) == 2
+    for energy in energies:
+        assert_unavailable(energy, "4.000 ms is too short", "10 ms are needed")
+    assert meter.along([]) == []
 
 
-@pytest.mark.parametrize(("duration_s", "is_too_short"), [(0.0098, True), (0.0102, False)])
-def test_interval_below_ten_ticks_is_unavailable(amd, clock, duration_s, is_too_short):
-    with open_meter(amd.root, clock=clock) as meter:
-        energy = measure(meter, clock, duration_s, lambda: amd.advance("intel-rapl:0", 1_000_000))
-    if is_too_short:
-        assert_unavailable(energy, "9.800 ms is too short")
-    else:
-        assert energy.energy_j == 1.0
+def test_heartbeat_beats_four_times_a_wrap_at_the_bound_and_every_half_minute(make_machine, single):
+    zone = ZoneSpec("intel-rapl:0", "package-0", "package-0", AMD_RANGE_UJ)
+    with make_machine(Profile((zone,), ("package-0",))).meter() as meter:
+        assert meter.period_s == pytest.approx(65.5326 / 4, rel=1e-4)
+    with single.meter() as meter:
+        assert meter.period_s == 30.0
 
 
-@pytest.mark.parametrize("zone", ["intel-rapl:0", "intel-rapl:1:0"])
-def test_counter_that_stands_still_is_never_zero_joules(server, clock, zone):
-    moving = {"intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0", "intel-rapl:1:0"} - {zone}
-    with open_meter(server.root, clock=clock) as meter:
-        energy = measure(
-            meter, clock, 1.0, lambda: [server.advance(other, 1_000_000) for other in moving]
-        )
-    assert_unavailable(energy, "stood still")
+def test_heartbeat_reads_while_nobody_asks_and_stops_with_the_meter(single, monkeypatch):
+    monkeypatch.setattr("minibutter.energy.meter.LONGEST_PERIOD_S", 0.002)
+    with single.meter() as meter:
+        thread = meter._thread
+        assert thread.daemon
+        deadline_s = time.monotonic() + 30
+        while meter.cost.reads < 5 and time.monotonic() < deadline_s:
+            time.sleep(0.005)
+        assert meter.cost.reads >= 5
+    assert not thread.is_alive()
 
 
-def test_failed_read_costs_its_own_intervals_only(amd, clock):
-    path = amd.root / "intel-rapl:0" / "energy_uj"
-    with open_meter(amd.root, clock=clock) as meter:
-        readings = []
-        for text in ("1000000", "2000000", "", "4000000", "8000000"):
-            path.write_text(text)
-            readings.append(meter.read())
-            clock.now_s += 1.0
-    intervals = [meter.between(*pair) for pair in pairwise(readings)]
-    assert [interval.energy_j for interval in intervals] == [1.0, None, None, 4.0]
-    assert_unavailable(intervals[1], "energy_uj contains b''")
-    assert_unavailable(intervals[2], "energy_uj contains b''")
-    assert meter.along(readings).energy_j == 7.0
+def test_heartbeat_survives_what_should_not_happen(single, monkeypatch):
+    monkeypatch.setattr("minibutter.energy.meter.LONGEST_PERIOD_S", 0.002)
+    files = FaultyFiles()
+    with single.meter(files=files) as meter:
+        monkeypatch.setattr(meter._source, "check", lambda: 1 / 0)
+        reads, deadline_s = meter.cost.reads, time.monotonic() + 30
+        while meter.cost.reads < reads + 5 and time.monotonic() < deadline_s:
+            time.sleep(0.005)
+        assert meter._thread.is_alive()
+        assert meter.cost.reads >= reads + 5
 
 
-def test_long_run_is_measured_along_its_readings(powercap, clock):
-    """Three wraps, epochs of 100 s, and many too short to be measured alone."""
-    powercap.add("intel-rapl:0", "package-0")
-    with open_meter(powercap.root, clock=clock) as meter:
-        readings = [meter.read()]
-        for duration_s in [100.0] * 10 + [0.001] * 50:
-            powercap.advance("intel-rapl:0", round(duration_s * 900e6))
-            clock.now_s += duration_s
-            readings.append(meter.read())
-        assert meter.along(readings).energy_j == 900_045.0
-        assert_unavailable(meter.between(readings[0], readings[-1]), "too long")
-        assert_unavailable(meter.between(readings[-2], readings[-1]), "too short")
+def test_many_threads_may_ask_at_once(single):
+    with single.meter() as meter:
+        stamps = []
+        threads = [
+            threading.Thread(target=lambda: stamps.extend(meter.stamp() for _ in range(200)))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(set(stamps)) == 800
+    assert meter.cost.reads == 801
 
 
-def test_reset_in_the_middle_of_a_long_run_is_seen(powercap, clock):
-    powercap.add("intel-rapl:0", "package-0", 5_000_000_000)
-    with open_meter(powercap.root, clock=clock) as meter:
-        readings = []
-        for energy_uj in (5_000_000_000, 5_100_000_000, 10_000, 100_000_000):
-            powercap.set("intel-rapl:0", energy_uj)
-            readings.append(meter.read())
-            clock.now_s += 200.0
-        assert_unavailable(meter.along(readings), "reset")
-
-
-@given(
-    start_uj=st.integers(0, INTEL_RANGE_UJ),
-    parts_uj=st.lists(st.integers(1, 10**9), min_size=1, max_size=20),
-)
-def test_parts_of_a_run_add_up_to_the_run(tmp_path_factory, start_uj, parts_uj):
-    zone = Zone("package-0", tmp_path_factory.getbasetemp(), INTEL_RANGE_UJ)
-
-    class Recorded:
-        """A counter whose readings are made below."""
-
-        def __init__(self):
-            self.zone = zone
-
-    meter = Meter([Recorded()], None, False, lambda: 0.0)
-    readings, total_uj = [Reading(0.0, (start_uj,), None)], start_uj
-    for i, part_uj in enumerate(parts_uj):
-        total_uj += part_uj
-        readings.append(Reading(i + 1.0, (total_uj % zone.modulus_uj,), None))
-    parts = [meter.between(*pair).energy_j for pair in pairwise(readings)]
-    assert parts == [part_uj / 1e6 for part_uj in parts_uj]
-    assert meter.along(readings).energy_j == sum(parts_uj) / 1e6
-
-
-def test_machine_without_counters_says_so_in_every_energy(tmp_path, clock):
-    with open_meter(tmp_path / "absent", clock=clock) as meter:
-        assert "virtual machine" in meter.unavailable
-        assert meter.source is None
-        assert_unavailable(measure(meter, clock, 1.0), "does not exist", "virtual machine")
-
-
-def test_one_forbidden_counter_makes_the_whole_unavailable(server, clock):
-    opened = []
-
-    def refuse_memory(path):
-        if path.parent.name == "intel-rapl:0:0":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        opened.append(open_read_only(path))
-        return opened[-1]
-
-    with open_meter(server.root, clock=clock, opener=refuse_memory) as meter:
-        assert_unavailable(measure(meter, clock, 1.0), "intel-rapl:0:0/energy_uj", "sudo chmod a+r")
-    assert opened
-    for descriptor in opened:
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(descriptor)
-
-
-def test_unreadable_counter_is_told_from_a_forbidden_one(amd, clock):
-    def fail(path):
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-
-    with open_meter(amd.root, clock=clock, opener=fail) as meter:
-        energy = measure(meter, clock, 1.0)
-    assert_unavailable(energy, "cannot be opened (Input/output error)")
-    assert "chmod" not in energy.reason
-
-
-def test_closed_meter_gives_its_files_back_and_reads_no_more(amd, clock):
-    opened = []
-
-    def opener(path):
-        opened.append(open_read_only(path))
-        return opened[-1]
-
-    meter = open_meter(amd.root, clock=clock, opener=opener)
+def test_a_closed_meter_has_given_its_files_back_and_still_knows_what_it_saw(single):
+    meter = single.meter()
+    begin = meter.stamp()
+    single.draw_all()
+    end = meter.stamp()
+    descriptor = meter._source._counters[0]._descriptor
+    meter.close()
     meter.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(opened[0])
-    assert_unavailable(measure(meter, clock, 1.0), "the meter is closed")
-    assert len(opened) == 1
+        os.fstat(descriptor)
+    assert meter.between(begin, end).energy_j == 10.0
+    single.draw_all()
+    assert_unavailable(meter.between(end, meter.stamp()), "the meter is closed")
+
+
+def test_files_are_given_back_when_there_is_no_total(server):
+    files = FaultyFiles()
+    files.opening["intel-rapl:1:0/energy_uj"] = ENOENT
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with server.meter(files=files) as meter:
+        assert_unavailable(measure(meter, server), "package-1/dram", "shows no energy")
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_cost_counts_readings_and_processor_time(server):
+    with server.meter() as meter:
+        before = meter.cost
+        for _ in range(1000):
+            meter.stamp()
+        cost = meter.cost - before
+    assert cost.reads == 1000
+    assert 1e-6 < cost.cpu_s / cost.reads < 1e-3
+
+
+def test_memory_of_earlier_runs_is_given_back(single):
+    with single.meter() as meter:
+        for _ in range(100):
+            single.draw(0.1, package_0=JOULE)
+            begin = meter.stamp()
+        meter.forget_before(begin)
+        assert len(meter._series[0]) == 1
+        single.draw(0.1, package_0=JOULE)
+        assert meter.between(begin, meter.stamp()).energy_j == 1.0
+
+
+def test_the_root_of_the_counters_comes_from_the_environment(single, monkeypatch):
+    """As where the host's tree is mounted into a container."""
+    monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(single.root))
+    with open_meter() as meter:
+        assert meter.source == "powercap:package"
+    monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(single.root / "nowhere"))
+    with open_meter() as meter:
+        assert str(single.root / "nowhere") in meter.unavailable
+
+
+def test_every_field_of_an_energy_is_described():
+    assert [field.name for field in fields(Energy)] == [
+        "energy_j", "source", "quality", "reason", "resolution_j", "window_s",
+    ]  # fmt: skip

@@ -65,6 +65,9 @@ def make_run():
             "energy_quality": "measured",
             "energy_reason": None,
             **{f"traffic_{level}_bytes": 1e5 for level in TRAFFIC_LEVELS},
+            "energy_resolution_j": 0.05,
+            "meter_reads": 8,
+            "meter_cpu_s": 1e-4,
             **{f"{size}_used": 8 for size in TILING_SIZES},
             "started_at": datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
             "hostname": "node-1",
@@ -137,6 +140,8 @@ def make_epochs():
             "energy_source": ["powercap:package"] * n,
             "energy_quality": ["measured"] * n,
             "energy_reason": None,
+            "energy_resolution_j": [0.16] * n,
+            "energy_window_s": duration_s,
         }
         return epochs | columns
 

@@ -49,6 +49,8 @@ def test_only_durations_and_energies_may_differ_between_executions():
         "energy_source",
         "energy_quality",
         "energy_reason",
+        "energy_resolution_j",
+        "energy_window_s",
     )
 
 
@@ -66,7 +68,8 @@ def test_a_size_of_tiles_is_asked_for_by_an_experiment_and_used_by_a_run(size):
 def test_only_what_may_be_unknown_is_nullable_in_epochs():
     nullable = {field.name for field in EPOCHS_SCHEMA if field.nullable}
     trained = {f"trained_{metric}" for metric in METRICS}
-    assert nullable == trained | {"energy_j", "energy_source", "energy_reason"}
+    energy = {f"energy_{name}" for name in ("j", "source", "reason", "resolution_j", "window_s")}
+    assert nullable == trained | energy
 
 
 def test_an_experiment_is_described_by_what_was_asked_for_without_keys():

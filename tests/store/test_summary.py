@@ -189,6 +189,7 @@ def test_failed_runs_are_counted_and_enter_no_statistic(tmp_path, make_run, make
         "energy_source": None,
         "energy_quality": "unavailable",
         "energy_reason": "no counter",
+        "energy_resolution_j": None,
     }
     failed = {"status": "failed", "error": "NaN in the data", **unmeasured}
     with ShardWriter(tmp_path, "rank0") as writer:
@@ -230,6 +231,19 @@ def test_failed_runs_are_counted_and_enter_no_statistic(tmp_path, make_run, make
     table = pq.read_table(tmp_path / "summary" / "experiments.parquet")
     assert table["energy_j_median"].is_valid().to_pylist() == [True, False, False]
     assert len(pd.read_parquet(tmp_path / "summary" / "epochs.parquet")) == 6
+
+
+def test_simulated_energies_enter_no_median_of_measured_ones(tmp_path, make_run, make_epochs):
+    simulated = {"energy_quality": "simulated", "energy_source": "simulated:package"}
+    with ShardWriter(tmp_path, "rank0") as writer:
+        writer.add(make_run("a0", "a", energy_j=10.0), make_epochs())
+        writer.add(make_run("a1", "a", energy_j=5000.0, **simulated), make_epochs())
+        writer.add(make_run("b0", "b", energy_j=30.0, **simulated), make_epochs())
+        writer.add(make_run("b1", "b", energy_j=50.0, **simulated), make_epochs())
+    experiments, _ = write_summary(tmp_path)
+    assert experiments["energy_j_median"].tolist() == [10.0, 40.0]
+    assert experiments["energy_j_num_measured"].tolist() == [1, 2]
+    assert experiments["energy_quality"].tolist() == ["measured", "simulated"]
 
 
 def test_stored_summary_keeps_nan_as_a_value(tmp_path, write_sweep):
