@@ -4,6 +4,7 @@
 keeps. No MPI here, no printing: the same call serves one process and a thousand ranks.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -341,7 +342,12 @@ _ENERGY_COLUMNS = {
 
 
 def _energy_columns(energy: Energy) -> dict[str, Any]:
-    return {column: getattr(energy, field) for column, field in _ENERGY_COLUMNS.items()}
+    columns = {column: getattr(energy, field) for column, field in _ENERGY_COLUMNS.items()}
+    if energy.resolution_j is not None:
+        # An uncertainty has no more digits than these eight bits, and takes less space without.
+        mantissa, exponent = math.frexp(energy.resolution_j)
+        columns["energy_resolution_j"] = math.ldexp(math.ceil(mantissa * 256) / 256, exponent)
+    return columns
 
 
 def _used_sizes(network: Network) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from minibutter import runs, store
 from minibutter.energy import open_meter
 from minibutter.energy.environment import read_environment
+from minibutter.energy.simulated import PowerModel, build
 from minibutter.nn.kernels import tiling
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
@@ -146,10 +147,10 @@ def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(plan, tmp_
     assert result.run["energy_j"] == 7 * 10.0
     assert result.run["meter_reads"] == 8
     assert 0 < result.run["meter_cpu_s"] < 1
-    # 5 W, for a tick and half of a reading of a second at each end.
-    assert result.run["energy_resolution_j"] == 5 * 2 * 0.501
-    assert result.epochs["energy_resolution_j"] == [5 * 2 * 0.501] * 3
-    assert result.epochs["energy_window_s"] == [2.0, 2.0, 2.0]
+    # 5 W, for a tick and half of a reading of a second at each end, rounded up to eight bits.
+    assert 5 * 2 * 0.501 <= result.run["energy_resolution_j"] < 1.01 * 5 * 2 * 0.501
+    assert result.epochs["energy_resolution_j"] == [result.run["energy_resolution_j"]] * 3
+    assert result.epochs["energy_window_s"] == [None, None, None]
     assert result.run["energy_source"] == "powercap:package"
     assert set(result.epochs["energy_quality"]) == {"measured"}
     assert set(result.epochs["energy_reason"]) == {None}
@@ -284,6 +285,36 @@ def test_durations_and_energies_of_a_group_are_shared_equally(plan, tmp_path):
         assert result.run["duration_s"] >= result.epochs["duration_s"].sum() > 0
     assert len({result.run["duration_s"] for result in together}) == 1
     assert alone.run["energy_quality"] == "measured"
+
+
+def test_a_simulated_machine_fills_the_columns_and_says_so(plan, tmp_path):
+    """Static power of 44 W per socket, and what the declared work draws."""
+    machine = build(tmp_path / "machine", "intel_server2", PowerModel(joules_per_flop=1e-7))
+    experiment = plan(epochs=40)
+    with open_meter(machine.root) as meter:
+        (result,) = execute_group(experiment, [0], meter)
+    run, epochs = result.run, result.epochs
+    assert run["energy_source"] == "simulated:package+dram"
+    assert {run["energy_quality"], *epochs["energy_quality"]} == {"simulated"}
+    worked_j = 40 * experiment.flops_per_epoch * 1e-7
+    static_j = 88.0 * run["duration_s"]
+    # A tick at each end, and the moments between the meter's stamps and the clock's.
+    assert run["energy_j"] == pytest.approx(static_j + worked_j, rel=0.05, abs=0.5)
+    assert worked_j > static_j / 20
+    assert sum(epochs["energy_j"]) <= run["energy_j"]
+
+
+def test_epochs_too_short_for_the_counters_share_windows(plan, tmp_path):
+    """Iris takes well under 10 ms an epoch."""
+    machine = build(tmp_path / "machine", "amd_zen")
+    with open_meter(machine.root) as meter:
+        (result,) = execute_group(plan(epochs=60), [0], meter)
+    epochs = result.epochs
+    short = np.array(epochs["duration_s"]) < 0.0099
+    assert short.sum() > 30
+    assert all(epochs["energy_window_s"][i] >= 0.010 for i in np.flatnonzero(short))
+    assert all(energy > 0 for energy in epochs["energy_j"])
+    assert result.run["meter_reads"] >= 2 + 2 * 60
 
 
 def test_a_share_of_shared_packages_stays_marked_as_shared(plan, tmp_path):

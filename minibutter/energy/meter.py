@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from minibutter.energy.series import TICK_NS, Series, Stretch
 from minibutter.energy.simulated import SimulatedMachine
-from minibutter.energy.source import CounterUnavailable, Source
+from minibutter.energy.source import CounterUnavailable, Domain, Source
 
 MIN_TICKS = 10
 """A region of fewer updates is not measured alone: each end may be off by one of them."""
@@ -56,7 +56,7 @@ class Energy:
     update and half the time that the reading took, or what interpolation may have misplaced."""
 
     window_s: float | None = None
-    """Seconds between the two readings that energy_j was taken or shared out from."""
+    """Seconds of the measurement that energy_j was shared out from; None for a region of its own."""
 
     def divided(self, parts: int) -> "Energy":
         """An equal share: of one of several repetitions that were trained together.
@@ -162,6 +162,11 @@ class Meter:
     def unavailable(self) -> str | None:
         """Why no energy can be measured here, or None if it can."""
         return self._foreign_process() or self._unavailable
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """All counters, those of the total first."""
+        return tuple(series.domain for series in self._series)
 
     @property
     def is_simulated(self) -> bool:
@@ -318,7 +323,7 @@ class Meter:
                 stretches = [_moving(series, begin_ns, end_ns) for series in self._summed]
             except CounterUnavailable as failure:
                 return _unavailable(str(failure))
-        return self._energy(stretches, end_ns - begin_ns)
+        return self._energy(stretches)
 
     def domains_between(self, begin_ns: int, end_ns: int) -> dict[str, Energy]:
         """Energy of every domain, also of those that are not part of the total.
@@ -345,7 +350,7 @@ class Meter:
             except CounterUnavailable as failure:
                 energies[name] = _unavailable(str(failure))
                 continue
-            energy = self._energy([stretch], end_ns - begin_ns)
+            energy = self._energy([stretch])
             energies[name] = replace(energy, source=f"{self._source.name}:{name}")
         return energies
 
@@ -370,7 +375,14 @@ class Meter:
             quality = "interpolated" if whole.quality == "measured" else whole.quality
             for region in window:
                 share = (region[1] - region[0]) / (end_ns - begin_ns)
-                energies.append(replace(whole, energy_j=whole.energy_j * share, quality=quality))
+                energies.append(
+                    replace(
+                        whole,
+                        energy_j=whole.energy_j * share,
+                        quality=quality,
+                        window_s=(end_ns - begin_ns) / 1e9,
+                    )
+                )
         return energies
 
     def forget_before(self, stamp_ns: int) -> None:
@@ -401,7 +413,7 @@ class Meter:
         if self._change is not None and end_ns > self._checked_ns:
             raise CounterUnavailable(self._change)
 
-    def _energy(self, stretches: Sequence[Stretch], duration_ns: int) -> Energy:
+    def _energy(self, stretches: Sequence[Stretch]) -> Energy:
         energy_uj = sum(stretch.energy_uj for stretch in stretches)
         if self.is_simulated:
             quality = "simulated"
@@ -418,7 +430,6 @@ class Meter:
             source=self.source,
             quality=quality,
             resolution_j=sum(stretch.uncertainty_uj for stretch in stretches) / 1e6,
-            window_s=duration_ns / 1e9,
         )
 
 

@@ -136,7 +136,7 @@ EPOCHS_SCHEMA = pa.schema(
             _measured(
                 "energy_window_s",
                 FLOAT64,
-                "time that energy_j was measured or shared out over; short epochs share a window",
+                "measured window that energy_j is a share of by time; null: the epoch alone",
                 "s",
             )
         ),

@@ -41,7 +41,7 @@ def test_there_are_the_seventeen_profiles():
 def test_profile_sums_every_package_and_memory_once(make_machine, profile):
     machine = make_machine(profile)
     with machine.meter() as meter:
-        summed = [domain.name for domain in meter._source.domains if domain.is_summed]
+        summed = [domain.name for domain in meter.domains if domain.is_summed]
     assert summed == SUMMED[profile]
 
 

@@ -140,8 +140,8 @@ def make_epochs():
             "energy_source": ["powercap:package"] * n,
             "energy_quality": ["measured"] * n,
             "energy_reason": None,
-            "energy_resolution_j": [0.16] * n,
-            "energy_window_s": duration_s,
+            "energy_resolution_j": np.rint(rng.normal(160.0, 2.0, n)) / 1024,
+            "energy_window_s": None,
         }
         return epochs | columns
 

@@ -67,6 +67,7 @@ def test_nan_infinity_and_null_stay_apart_bit_for_bit(tmp_path, make_run, make_e
         "energy_source": [None] + ["powercap:package"] * 5,
         "energy_quality": ["unavailable"] + ["measured"] * 5,
         "energy_reason": ["too short"] + [None] * 5,
+        "energy_resolution_j": [None] + [0.1] * 5,
     }
     with ShardWriter(tmp_path, "rank0") as writer:
         writer.add(make_run(epochs=6), make_epochs(6, **columns))
@@ -128,6 +129,7 @@ def test_failed_run_needs_no_epochs(tmp_path, make_run):
         energy_j=None,
         energy_source=None,
         energy_quality=None,
+        energy_resolution_j=None,
     )
     with ShardWriter(tmp_path, "rank0") as writer:
         writer.add(run)
@@ -198,6 +200,10 @@ def test_shard_name_says_who_wrote_it(tmp_path, store_runs, monkeypatch):
         ({"energy_quality": "guessed"}, "energy_quality must be one of"),
         ({"energy_j": None}, "energy must either"),
         ({"energy_quality": "unavailable"}, "energy must either"),
+        (
+            {"energy_j": None, "energy_quality": "unavailable", "energy_reason": "none"},
+            "energy_resolution_j must be null",
+        ),
         ({"epochs_completed": 4}, "has 3 values; the run has 4"),
     ],
 )
