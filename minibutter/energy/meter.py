@@ -56,7 +56,7 @@ class Energy:
     update and half the time that the reading took, or what interpolation may have misplaced."""
 
     window_s: float | None = None
-    """Seconds of the measurement that energy_j was shared out from; None for a region of its own."""
+    """Seconds of the measurement that energy_j is a share of; None where it is a whole one."""
 
     def divided(self, parts: int) -> "Energy":
         """An equal share: of one of several repetitions that were trained together.
@@ -233,7 +233,7 @@ class Meter:
                 values = self._source.read_uj(n_domains)
             ended_ns = self._clock()
             stamp_ns = max((begun_ns + ended_ns) // 2, self._newest_ns + 1)
-            # Python's `zip` stops with the shorter: domains beside the total come last.
+            # Stops with the shorter: domains beside the total come last.
             for series, value in zip(self._series, values, strict=False):
                 series.append(stamp_ns, ended_ns - begun_ns, value)
             if self._boot_clock is not None:

@@ -4,8 +4,8 @@ Reading again from a held descriptor takes about a microsecond, opening anew fif
 is checked at opening only. What the zones mean stands in `zones`.
 """
 
+import math
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,8 +13,6 @@ from pathlib import Path
 
 from minibutter.energy.source import CounterUnavailable, Domain
 from minibutter.energy.zones import MMIO, POWERCAP, Files, Zone, find_zones
-
-_NUMBER = re.compile(rb"[0-9]+\n")
 
 _MIRROR_LOOKS = 20
 _RETRY_NS = 10**9
@@ -59,14 +57,12 @@ class Counter:
         if self._descriptor is None:
             raise CounterUnavailable(f"{self.path} is not open")
         text = self._pread(self._descriptor, 32, 0)
-        try:
-            value = int(text)
-        except ValueError:
-            raise CounterUnavailable(f"{self.path} contains {text!r}, which is no number") from None
+        digits = text[:-1]
         # A number that is cut short is a number, too; the kernel ends each with a newline.
-        if not _NUMBER.fullmatch(text):
-            raise CounterUnavailable(f"{self.path} contains {text!r}, which is no whole line")
-        if self.zone.max_energy_range_uj is not None and value > self.zone.max_energy_range_uj:
+        if text[-1:] != b"\n" or not digits.isdigit():
+            raise CounterUnavailable(f"{self.path} contains {text!r}, not one line with a number")
+        value = int(digits)
+        if value > self._largest_uj:
             raise CounterUnavailable(f"{self.path} contains {value}, beyond its range")
         return value
 
@@ -75,6 +71,8 @@ class Counter:
         self.close()
         if zone is not None:
             self.zone = zone
+        range_uj = self.zone.max_energy_range_uj
+        self._largest_uj = math.inf if range_uj is None else range_uj
         try:
             self._descriptor = self._files.open(self.path)
         except PermissionError as error:

@@ -76,6 +76,8 @@ class Series:
         self._raw_uj = 0
         self._changed_ns = 0
         self._standstills_ns = [0, 0, 0]
+        self._bound_uw = int(domain.max_power_w * 1e6)
+        self._safe_ns = int(domain.wrap_s * 1e9 / 2)
         self._failure: str | None = None
 
     def __len__(self) -> int:
@@ -106,10 +108,16 @@ class Series:
         self._failure = None
         energy_uj = 0
         if self._stamps_ns:
-            step_uj = self._step(stamp_ns, width_ns, value)
+            before_ns, step_uj = self._stamps_ns[-1], value - self._raw_uj
+            elapsed_ns = stamp_ns - before_ns
+            # Nearly always: it rose, by no more than it may, and there was no time for a wrap.
+            is_plain = 0 <= step_uj * 10**9 <= self._bound_uw * elapsed_ns
+            if not (is_plain and elapsed_ns < self._safe_ns):
+                step_uj = self._step(stamp_ns, width_ns, value)
             energy_uj = self._energies_uj[-1] + step_uj
             if value != self._raw_uj:
-                self._learn_tick(self._stamps_ns[-1] - self._changed_ns)
+                if self._changed_ns != before_ns:
+                    self._learn_tick(before_ns - self._changed_ns)
                 self._changed_ns = stamp_ns
         else:
             self._changed_ns = stamp_ns
@@ -132,7 +140,7 @@ class Series:
         before_ns = self._stamps_ns[-1]
         elapsed_ns = stamp_ns - before_ns + (width_ns + self._widths_ns[-1]) // 2
         slack_ns = max(_SLACK_NS, self.tick_ns)
-        bound_uj = int(self.domain.max_power_w * 1e6) * (elapsed_ns + slack_ns) // 10**9
+        bound_uj = self._bound_uw * (elapsed_ns + slack_ns) // 10**9
         name, modulus_uj = self.domain.name, self.domain.modulus_uj
         step_uj = value - self._raw_uj
         has_fallen = step_uj < 0
