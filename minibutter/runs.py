@@ -20,6 +20,7 @@ from minibutter.datasets import Dataset, DatasetError
 from minibutter.energy import Cost, Energy, Meter
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
+from minibutter.energy import Cost, Energy, Meter, unavailable_energy
 from minibutter.experiments import TILING_SIZES, Experiment
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.network import Network
@@ -398,9 +399,7 @@ def _failure(error: Exception) -> dict[str, Any]:
         "epochs_completed": 0,
         "error": message,
         "duration_s": None,
-        **_energy_columns(
-            Energy(None, None, "unavailable", "the run failed before its first epoch")
-        ),
+        **_energy_columns(unavailable_energy("the run failed before its first epoch")),
         "meter_reads": None,
         "meter_cpu_s": None,
     }

@@ -4,10 +4,6 @@ A `Meter` samples a source of counters at moments that are asked for (`stamp`) a
 its own, often enough that no wrap is missed. From the samples it answers what was drawn `between`
 two stamps, or in each of many short regions `along` a run.
 
-An `Energy` is never zero, estimated or constant because a counter failed: it is then None and says
-why. It says where the number comes from (`source`), what it is worth (`quality`) and how far off it
-may be (`resolution_j`).
-
 The counters are those of whole packages. What else runs there, another rank or another user, is
 inside the number; `shared` marks it, and attribution is not done here.
 """
@@ -17,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from minibutter.energy.quantity import Cost, Energy, unavailable_energy
 from minibutter.energy.series import TICK_NS, Series, Stretch
 from minibutter.energy.simulated import SimulatedMachine
 from minibutter.energy.source import CounterUnavailable, Domain, Source
@@ -31,64 +28,6 @@ LONGEST_PERIOD_S = 30.0
 
 Region = tuple[int, int]
 """Stamps of begin and end."""
-
-
-@dataclass(frozen=True)
-class Energy:
-    """Energy of an interval and what the number is worth."""
-
-    energy_j: float | None
-    """Joules of all packages and their memory; None where they are not known."""
-
-    source: str | None
-    """The counters read, for example `powercap:package+dram`; None where energy_j is."""
-
-    quality: str
-    """`measured`; `measured_divided`, an equal share of a measured group; `measured_shared`, other
-    ranks use the packages, too; `interpolated`, shared out by time over a longer measurement;
-    `modelled`, estimated by the host of a virtual machine; `simulated`; `unavailable`."""
-
-    reason: str | None = None
-    """Why energy_j is None; None where it is not."""
-
-    resolution_j: float | None = None
-    """How far off energy_j may be for what the counters resolve: at each end mean power times one
-    update and half the time that the reading took, or what interpolation may have misplaced."""
-
-    window_s: float | None = None
-    """Seconds of the measurement that energy_j is a share of; None where it is a whole one."""
-
-    def divided(self, parts: int) -> "Energy":
-        """An equal share: of one of several repetitions that were trained together.
-
-        The shares add up to what was measured, but no counter has told them apart.
-        """
-        if parts == 1 or self.energy_j is None:
-            return self
-        quality = "measured_divided" if self.quality == "measured" else self.quality
-        return replace(
-            self,
-            energy_j=self.energy_j / parts,
-            resolution_j=self.resolution_j / parts,
-            quality=quality,
-        )
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What measuring has taken so far.
-
-    Attributes
-    ----------
-    reads : sweeps over the counters, those of the heartbeat included.
-    cpu_s : processor time of these sweeps.
-    """
-
-    reads: int
-    cpu_s: float
-
-    def __sub__(self, before: "Cost") -> "Cost":
-        return Cost(self.reads - before.reads, self.cpu_s - before.cpu_s)
 
 
 class Meter:
@@ -311,18 +250,18 @@ class Meter:
         """
         unavailable = self.unavailable
         if unavailable is not None:
-            return _unavailable(unavailable)
+            return unavailable_energy(unavailable)
         if end_ns > self._newest_ns:
             self._sample(len(self._summed))
         problem = _too_short(end_ns - begin_ns, self._shortest_ns)
         if problem is not None:
-            return _unavailable(problem)
+            return unavailable_energy(problem)
         with self._lock:
             try:
                 self._check_change(end_ns)
                 stretches = [_moving(series, begin_ns, end_ns) for series in self._summed]
             except CounterUnavailable as failure:
-                return _unavailable(str(failure))
+                return unavailable_energy(str(failure))
         return self._energy(stretches)
 
     def domains_between(self, begin_ns: int, end_ns: int) -> dict[str, Energy]:
@@ -342,13 +281,13 @@ class Meter:
             name = series.domain.name
             problem = _too_short(end_ns - begin_ns, MIN_TICKS * series.tick_ns)
             if problem is not None:
-                energies[name] = _unavailable(problem)
+                energies[name] = unavailable_energy(problem)
                 continue
             try:
                 with self._lock:
                     stretch = _moving(series, begin_ns, end_ns)
             except CounterUnavailable as failure:
-                energies[name] = _unavailable(str(failure))
+                energies[name] = unavailable_energy(str(failure))
                 continue
             energy = self._energy([stretch])
             energies[name] = replace(energy, source=f"{self._source.name}:{name}")
@@ -450,7 +389,3 @@ def _moving(series: Series, begin_ns: int, end_ns: int) -> Stretch:
         duration_s = (end_ns - begin_ns) / 1e9
         raise CounterUnavailable(f"{series.domain.name} stood still for {duration_s:.3f} s")
     return stretch
-
-
-def _unavailable(reason: str) -> Energy:
-    return Energy(None, None, "unavailable", reason)

@@ -30,20 +30,18 @@ Examples
 """
 
 import errno
-import fcntl
 import itertools
 import json
 import os
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from minibutter.energy import tree
+from minibutter.energy.ledger import EMPTY, Ledger, Work
 from minibutter.energy.profiles import PROFILES, ZoneSpec
 from minibutter.energy.zones import POWERCAP, Files, open_read_only
 
@@ -136,7 +134,7 @@ def build(
         raise ValueError(f"{root} is not empty; a machine needs a folder of its own")
     description = {"profile": profile, "model": asdict(model or PowerModel()), "begun_ns": clock()}
     (root / _MARKER).write_text(json.dumps(description, indent=1) + "\n")
-    (root / _LEDGER).write_text(json.dumps({"settled_pj": {}, "works": {}}))
+    (root / _LEDGER).write_text(EMPTY)
     starts = {zone.link: 0 for zone in PROFILES[profile].zones}
     tree.build_tree(root, PROFILES[profile], starts)
     machine = SimulatedMachine(root, clock)
@@ -164,9 +162,7 @@ class SimulatedMachine(Files):
         self._packages = [c for c in self.profile.true_counters if not c.endswith("/dram")]
         self._links: dict[int, str] = {}
         self._names = itertools.count()
-        self._thread_lock = threading.Lock()
-        self._ledger_of = 0
-        self._ledger = -1
+        self._ledger = Ledger(root / _LEDGER, clock, 3 * round(self.model.tick_s * 1e9))
         super().__init__(self._open, self._pread)
 
     # -----------------------------------------------------------------------------------------
@@ -240,13 +236,13 @@ class SimulatedMachine(Files):
         begin_ns = self.clock()
         end_ns = begin_ns + round(duration_s * 1e9)
         energies_pj = self._energies_pj(flops, bytes_by_level or {}, package)
-        self._record(self._new_name(), begin_ns, end_ns, energies_pj)
+        self._ledger.record(self._new_name(), begin_ns, end_ns, energies_pj)
         self.clock.advance(duration_s)
 
     def draw(self, counter: str, energy_j: float) -> None:
         """Let a counter's domain draw energy at once."""
         now_ns = self.clock()
-        self._record(self._new_name(), now_ns, now_ns, {counter: round(energy_j * _PICO)})
+        self._ledger.record(self._new_name(), now_ns, now_ns, {counter: round(energy_j * _PICO)})
 
     @contextmanager
     def working(
@@ -270,7 +266,7 @@ class SimulatedMachine(Files):
         planned_ns = None
         if expected_s is not None:
             planned_ns = begin_ns + round(expected_s * 1e9)
-            self._record(name, begin_ns, planned_ns, energies_pj, goes_on=True)
+            self._ledger.record(name, begin_ns, planned_ns, energies_pj, goes_on=True)
         try:
             yield
         finally:
@@ -278,7 +274,7 @@ class SimulatedMachine(Files):
             # A counter must not fall: work that takes longer than expected has been counted.
             if planned_ns is not None:
                 end_ns = min(end_ns, planned_ns)
-            self._record(name, begin_ns, end_ns, energies_pj)
+            self._ledger.record(name, begin_ns, end_ns, energies_pj)
 
     def unplug(self, link: str) -> None:
         """Take a zone and what lies in it away, as when a package goes offline."""
@@ -309,28 +305,24 @@ class SimulatedMachine(Files):
         return {counter: round(energy_j * _PICO) for counter, energy_j in energies_j.items()}
 
     def _energy_pj(self, counter: str, at_tick: bool) -> int:
-        with self._locked(fcntl.LOCK_SH) as ledger:
+        with self._ledger.reading() as work:
             # Read under the lock: what is settled is older than any tick that can follow.
             now_ns = self.clock()
             moment_ns = self._last_tick_ns(now_ns) if at_tick else now_ns
-            return self._drawn_pj(counter, moment_ns, ledger)
+            return self._drawn_pj(counter, moment_ns, work)
 
-    def _drawn_pj(self, counter: str, moment_ns: int, ledger: dict[str, Any]) -> int:
+    def _drawn_pj(self, counter: str, moment_ns: int, work: Work) -> int:
         """Energy until a moment; parts and wholes of packages follow the packages."""
         if counter == "core":
-            return self._drawn_pj(self._packages[0], moment_ns, ledger) * 2 // 5
+            return self._drawn_pj(self._packages[0], moment_ns, work) * 2 // 5
         if counter == "uncore":
-            return self._drawn_pj(self._packages[0], moment_ns, ledger) // 10
+            return self._drawn_pj(self._packages[0], moment_ns, work) // 10
         if counter == "psys":
             true = self.profile.true_counters
-            return sum(self._drawn_pj(each, moment_ns, ledger) for each in true) * 5 // 4
+            return sum(self._drawn_pj(each, moment_ns, work) for each in true) * 5 // 4
         static_w = self.model.dram_w if counter.endswith("/dram") else self.model.package_w
         elapsed_ns = max(moment_ns - self._begun_ns, 0)
-        drawn_pj = round(static_w * 1e6) * elapsed_ns // 1000
-        drawn_pj += ledger["settled_pj"].get(counter, 0)
-        for begin_ns, end_ns, energies_pj, _ in ledger["works"].values():
-            drawn_pj += _part_pj(energies_pj.get(counter, 0), begin_ns, end_ns, moment_ns)
-        return drawn_pj
+        return round(static_w * 1e6) * elapsed_ns // 1000 + work.drawn_pj(counter, moment_ns)
 
     def _last_tick_ns(self, now_ns: int) -> int:
         tick_ns, jitter_ns = (round(s * 1e9) for s in (self.model.tick_s, self.model.jitter_s))
@@ -343,54 +335,5 @@ class SimulatedMachine(Files):
                 return moment_ns
             number -= 1
 
-    # -----------------------------------------------------------------------------------------
-    # The ledger
-
     def _new_name(self) -> str:
         return f"{os.getpid()}.{id(self):x}.{next(self._names)}"
-
-    def _record(
-        self,
-        name: str,
-        begin_ns: int,
-        end_ns: int,
-        energies_pj: Mapping[str, int],
-        goes_on: bool = False,
-    ) -> None:
-        """Write work down, or write it down anew if it went on; settle what no tick divides."""
-        with self._locked(fcntl.LOCK_EX) as ledger:
-            works, settled_pj = ledger["works"], ledger["settled_pj"]
-            works[name] = [begin_ns, end_ns, dict(energies_pj), goes_on]
-            settled_ns = self.clock() - 3 * round(self.model.tick_s * 1e9)
-            for done, (_, until_ns, drawn_pj, still_goes_on) in list(works.items()):
-                if until_ns < settled_ns and not still_goes_on:
-                    for counter, energy_pj in drawn_pj.items():
-                        settled_pj[counter] = settled_pj.get(counter, 0) + energy_pj
-                    del works[done]
-            self._write_ledger(ledger)
-
-    @contextmanager
-    def _locked(self, how: int) -> Iterator[dict[str, Any]]:
-        with self._thread_lock:
-            if self._ledger_of != os.getpid():
-                # A lock belongs to the open file, which a fork shares.
-                self._ledger = os.open(self.root / _LEDGER, os.O_RDWR | os.O_CLOEXEC)
-                self._ledger_of = os.getpid()
-            fcntl.flock(self._ledger, how)
-            try:
-                yield json.loads(os.pread(self._ledger, os.fstat(self._ledger).st_size, 0))
-            finally:
-                fcntl.flock(self._ledger, fcntl.LOCK_UN)
-
-    def _write_ledger(self, ledger: dict[str, Any]) -> None:
-        text = json.dumps(ledger, separators=(",", ":")).encode()
-        os.pwrite(self._ledger, text, 0)
-        os.ftruncate(self._ledger, len(text))
-
-
-def _part_pj(energy_pj: int, begin_ns: int, end_ns: int, moment_ns: int) -> int:
-    if moment_ns >= end_ns:
-        return energy_pj
-    if moment_ns <= begin_ns:
-        return 0
-    return energy_pj * (moment_ns - begin_ns) // (end_ns - begin_ns)

@@ -1,0 +1,71 @@
+"""An energy and what it is worth.
+
+An `Energy` is never zero, estimated or constant because a counter failed: it is then None and says
+why. It says where the number comes from (`source`), what it is worth (`quality`) and how far off it
+may be (`resolution_j`).
+"""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy of an interval and what the number is worth."""
+
+    energy_j: float | None
+    """Joules of all packages and their memory; None where they are not known."""
+
+    source: str | None
+    """The counters read, for example `powercap:package+dram`; None where energy_j is."""
+
+    quality: str
+    """`measured`; `measured_divided`, an equal share of a measured group; `measured_shared`, other
+    ranks use the packages, too; `interpolated`, shared out by time over a longer measurement;
+    `modelled`, estimated by the host of a virtual machine; `simulated`; `unavailable`."""
+
+    reason: str | None = None
+    """Why energy_j is None; None where it is not."""
+
+    resolution_j: float | None = None
+    """How far off energy_j may be for what the counters resolve: at each end mean power times one
+    update and half the time that the reading took, or what interpolation may have misplaced."""
+
+    window_s: float | None = None
+    """Seconds of the measurement that energy_j is a share of; None where it is a whole one."""
+
+    def divided(self, parts: int) -> "Energy":
+        """An equal share: of one of several repetitions that were trained together.
+
+        The shares add up to what was measured, but no counter has told them apart.
+        """
+        if parts == 1 or self.energy_j is None:
+            return self
+        quality = "measured_divided" if self.quality == "measured" else self.quality
+        return replace(
+            self,
+            energy_j=self.energy_j / parts,
+            resolution_j=self.resolution_j / parts,
+            quality=quality,
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What measuring has taken so far.
+
+    Attributes
+    ----------
+    reads : sweeps over the counters, those of the heartbeat included.
+    cpu_s : processor time of these sweeps.
+    """
+
+    reads: int
+    cpu_s: float
+
+    def __sub__(self, before: "Cost") -> "Cost":
+        return Cost(self.reads - before.reads, self.cpu_s - before.cpu_s)
+
+
+def unavailable_energy(reason: str) -> Energy:
+    """No energy, and why."""
+    return Energy(None, None, "unavailable", reason)
