@@ -91,7 +91,7 @@ class Ledger:
 
     @contextmanager
     def _locked(self, how: int) -> Iterator[tuple[int, Work]]:
-        # A lock belongs to an open file: opened anew, it keeps threads apart, too, and no fork has it.
+        # A lock belongs to an open file: opened anew, it keeps threads and forks apart, too.
         descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, how)
