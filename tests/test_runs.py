@@ -289,18 +289,18 @@ def test_durations_and_energies_of_a_group_are_shared_equally(plan, tmp_path):
 
 def test_a_simulated_machine_fills_the_columns_and_says_so(plan, tmp_path):
     """Static power of 44 W per socket, and what the declared work draws."""
-    machine = build(tmp_path / "machine", "intel_server2", PowerModel(joules_per_flop=1e-7))
+    machine = build(tmp_path / "machine", "intel_server2", PowerModel(joules_per_flop=1e-6))
     experiment = plan(epochs=40)
     with open_meter(machine.root) as meter:
         (result,) = execute_group(experiment, [0], meter)
     run, epochs = result.run, result.epochs
     assert run["energy_source"] == "simulated:package+dram"
     assert {run["energy_quality"], *epochs["energy_quality"]} == {"simulated"}
-    worked_j = 40 * experiment.flops_per_epoch * 1e-7
+    worked_j = 40 * experiment.flops_per_epoch * 1e-6
     static_j = 88.0 * run["duration_s"]
     # A tick at each end, and the moments between the meter's stamps and the clock's.
     assert run["energy_j"] == pytest.approx(static_j + worked_j, rel=0.05, abs=0.5)
-    assert worked_j > static_j / 20
+    assert worked_j > 2.0
     assert sum(epochs["energy_j"]) <= run["energy_j"]
 
 
