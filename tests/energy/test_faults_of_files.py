@@ -4,6 +4,7 @@ Every fault comes in through the files that the reader opens and reads.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -241,6 +242,7 @@ def test_fault_28_after_a_fork_the_child_has_no_meter_and_says_so(single):
         with meter._lock:
             child = os.fork()
         if child == 0:
+            signal.alarm(20)  # If it waits for the lock after all, it must not for ever.
             status = 1
             try:
                 meter._lock.acquire(blocking=False)
