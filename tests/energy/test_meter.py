@@ -10,6 +10,7 @@ import pytest
 
 from minibutter.energy import Energy, open_meter
 from minibutter.energy.profiles import AMD_RANGE_UJ, Profile, ZoneSpec
+from minibutter.energy.series import Series
 from tests.energy.conftest import ENOENT, JOULE, FaultyFiles, assert_unavailable, measure
 
 
@@ -157,9 +158,9 @@ def test_heartbeat_survives_what_should_not_happen(single, monkeypatch):
 def test_many_threads_may_ask_at_once(single, monkeypatch):
     """The threads take turns in the middle of a reading, so that only a lock keeps them apart."""
     with single.meter() as meter:
-        read = meter._source.read_uj
+        append = Series.append
         monkeypatch.setattr(
-            meter._source, "read_uj", lambda n_domains: (time.sleep(1e-5), read(n_domains))[1]
+            Series, "append", lambda *sample: (time.sleep(1e-5), append(*sample))[1]
         )
         stamps = []
         threads = [

@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibutter.energy import open_meter
@@ -111,6 +111,7 @@ def test_counters_show_whole_units_and_wrap_as_told(tmp_path, clock):
     assert energy.energy_j == pytest.approx(100.0, abs=4e-5)
 
 
+@settings(deadline=None)  # Every example builds a tree of files.
 @given(st.lists(st.tuples(st.floats(0.02, 30.0), st.floats(0.0, 1e12)), min_size=1, max_size=8))
 def test_what_is_read_is_the_truth_but_for_a_tick_and_a_unit(tmp_path_factory, works):
     clock = Clock()
