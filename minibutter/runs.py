@@ -17,10 +17,9 @@ import numpy as np
 
 from minibutter import datasets, hierarchy, store
 from minibutter.datasets import Dataset, DatasetError
-from minibutter.energy import Cost, Energy, Meter
+from minibutter.energy import Cost, Energy, Meter, unavailable_energy
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
-from minibutter.energy import Cost, Energy, Meter, unavailable_energy
 from minibutter.experiments import TILING_SIZES, Experiment
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.network import Network

@@ -15,24 +15,15 @@ from pathlib import Path
 
 from minibutter.energy import perf, remedies
 from minibutter.energy.environment import is_container, read_environment
-from minibutter.energy.powercap import (
-    Counter,
-    RaplUnavailable,
-    Zone,
-    find_zones,
-    open_read_only,
-)
-from minibutter.energy.sysfs import read_cpuinfo, read_integer, read_text
-
-POWERCAP = Path("sys/class/powercap")
+from minibutter.energy.powercap import Counter, PowercapSource
+from minibutter.energy.source import CounterUnavailable
+from minibutter.energy.sysfs import read_cpuinfo, read_integer
+from minibutter.energy.zones import POWERCAP, Files, Zone, find_zones, open_read_only
 
 OBSTACLE, WARNING, NOTE = "obstacle", "warning", "note"
 
 WORK_S = 0.03
 """Some thirty ticks of a counter."""
-
-_MIRROR_J = 1.0
-"""Dies that count for themselves are thousands of joules apart after seconds of uptime."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,7 @@ class Diagnosis:
     """What can be measured here, and what stands in the way."""
 
     source: str | None
-    """`powercap`, else `perf`; None if neither can be read."""
+    """`powercap`; None if it cannot be read."""
     zones: tuple[ZoneState, ...]
     events: tuple[EventState, ...]
     perf_event_paranoid: int | None
@@ -111,8 +102,9 @@ def diagnose(
     work : what the processor does between two looks at the counters.
     """
     zones, powercap_findings, powercap_works = _look_at_powercap(root, opener, work)
-    events, perf_findings, perf_works = _look_at_perf(root, perf_opener)
-    source = "powercap" if powercap_works else "perf" if perf_works else None
+    events, perf_findings = _look_at_perf(root, perf_opener)
+    # What the meter reads; events of perf are shown, and not read by it yet.
+    source = "powercap" if powercap_works else None
     findings = [*powercap_findings, *perf_findings, *_look_around(root, source)]
     if source is not None:
         # What closes one source does not stand in the way where the other is open.
@@ -127,39 +119,47 @@ def diagnose(
 def _look_at_powercap(
     root: Path, opener: Callable[[Path], int], work: Callable[[], None]
 ) -> tuple[tuple[ZoneState, ...], list[Finding], bool]:
-    folder = root / POWERCAP
+    files = Files(opener)
     try:
-        summed = find_zones(folder)
-    except (RaplUnavailable, OSError) as failure:
-        return _other_zones(folder, [], opener), [_no_zones(root, str(failure))], False
-    counters: list[Counter] = []
-    states, findings, is_denied = [], [], False
-    for zone in summed:
-        reason = None
-        try:
-            counters.append(Counter(zone, opener))
-            counters[-1].read_uj()
-        except RaplUnavailable as failure:
-            reason = str(failure)
-            is_denied |= isinstance(failure.__cause__, PermissionError)
-        states.append(ZoneState(zone.path.name, zone.name, True, reason))
-    unreadable = [state for state in states if state.reason is not None]
-    if unreadable:
-        names = ", ".join(state.name for state in unreadable)
-        partly = "" if len(unreadable) == len(states) else f" ({len(states)} zones in all)"
-        findings.append(
-            Finding(
-                "powercap",
-                OBSTACLE,
-                f"{names}{partly}: {'root only' if is_denied else unreadable[0].reason}",
-                remedies.open_powercap() if is_denied else (),
-            )
-        )
-    else:
-        findings += _watch(counters, work)
-    for counter in counters:
+        zones, _ = find_zones(root, files)
+    except CounterUnavailable as failure:
+        return (), [_no_zones(root, str(failure))], False
+    failures = {zone.name: _try_to_read(zone, files) for zone in zones}
+    states = [
+        ZoneState(zone.path.name, zone.name, zone.is_summed, failure and str(failure))
+        for zone, failure in zip(zones, failures.values(), strict=True)
+    ]
+    summed = [state for state in states if state.is_summed]
+    unreadable = [state for state in summed if state.reason is not None]
+    if not unreadable:
+        return tuple(states), _watch(root, files, work), True
+    is_denied = any(
+        isinstance(failures[state.name].__cause__, PermissionError) for state in unreadable
+    )
+    names = ", ".join(state.name for state in unreadable)
+    partly = "" if len(unreadable) == len(summed) else f" ({len(summed)} zones in all)"
+    finding = Finding(
+        "powercap",
+        OBSTACLE,
+        f"{names}{partly}: {'root only' if is_denied else unreadable[0].reason}",
+        remedies.open_powercap() if is_denied else (),
+    )
+    return tuple(states), [finding], False
+
+
+def _try_to_read(zone: Zone, files: Files) -> Exception | None:
+    """Why a counter cannot be read; None if it can."""
+    try:
+        counter = Counter(zone, files)
+    except CounterUnavailable as failure:
+        return failure
+    try:
+        counter.read_uj()
+    except (OSError, CounterUnavailable) as failure:
+        return failure
+    finally:
         counter.close()
-    return (*states, *_other_zones(folder, summed, opener)), findings, not unreadable
+    return None
 
 
 def _no_zones(root: Path, failure: str) -> Finding:
@@ -173,55 +173,37 @@ def _no_zones(root: Path, failure: str) -> Finding:
     return Finding("powercap", OBSTACLE, failure, lines)
 
 
-def _other_zones(
-    folder: Path, summed: list[Zone], opener: Callable[[Path], int]
-) -> tuple[ZoneState, ...]:
-    """Zones with a counter that are not summed."""
-    known = {zone.path.name for zone in summed}
-    states = []
-    for link in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if link.name in known or not (link / "energy_uj").exists():
-            continue
-        reason = None
-        try:
-            close(opener(link / "energy_uj"))
-        except OSError as error:
-            reason = error.strerror
-        states.append(ZoneState(link.name, read_text(link / "name") or "?", False, reason))
-    return tuple(states)
-
-
-def _watch(counters: list[Counter], work: Callable[[], None]) -> list[Finding]:
+def _watch(root: Path, files: Files, work: Callable[[], None]) -> list[Finding]:
     """Counters that stand still under load, and dies that all show the counter of the package."""
     try:
-        before = [counter.read_uj() for counter in counters]
-        work()
-        after = [counter.read_uj() for counter in counters]
-    except RaplUnavailable as failure:
-        return [Finding("powercap", WARNING, f"a counter failed under load: {failure}")]
+        source = PowercapSource(root, files)
+    except CounterUnavailable as failure:
+        return [Finding("powercap", WARNING, f"a counter failed at once: {failure}")]
+    domains = [domain for domain in source.domains if domain.is_summed]
+    before = source.read_uj(len(domains))
+    work()
+    after = source.read_uj(len(domains))
+    source.close()
+    failed = [value for value in (*before, *after) if isinstance(value, CounterUnavailable)]
+    if failed:
+        return [Finding("powercap", WARNING, f"a counter failed under load: {failed[0]}")]
     findings = []
-    names = [counter.zone.name for counter in counters]
-    still = [n for n, a, b in zip(names, before, after, strict=True) if a == b]
+    still = [d.name for d, a, b in zip(domains, before, after, strict=True) if a == b]
     if still:
         findings.append(
             Finding("powercap", WARNING, f"{', '.join(still)} did not move while the CPU worked")
         )
-    dies: dict[str, dict[str, int]] = {}
-    for name, value in zip(names, after, strict=True):
-        package, is_die, _ = name.partition("-die-")
-        if is_die and not name.endswith("/dram"):
-            dies.setdefault(package, {})[name] = value
-    for package, values in dies.items():
-        if len(values) > 1 and max(values.values()) - min(values.values()) < _MIRROR_J * 1e6:
-            findings.append(
-                Finding(
-                    "mirrored dies",
-                    WARNING,
-                    f"the {len(values)} dies of {package} show one and the same counter (AMD "
-                    "processors with Linux 6.9 to 6.11, early Threadrippers): their sum would "
-                    f"count it {len(values)} times; a newer kernel shows it once",
-                )
+    mirrors = [d for d in source.domains if d.note and d.note.startswith("shows the counter of")]
+    if mirrors:
+        findings.append(
+            Finding(
+                "mirrored dies",
+                NOTE,
+                f"{', '.join(f'{mirror.name} {mirror.note}' for mirror in mirrors)} (AMD "
+                "processors with Linux 6.9 to 6.11, early Threadrippers): counted once; a newer "
+                "kernel shows it once",
             )
+        )
     return findings
 
 
@@ -231,11 +213,11 @@ def _watch(counters: list[Counter], work: Callable[[], None]) -> list[Finding]:
 
 def _look_at_perf(
     root: Path, opener: Callable[[bytes, int], int]
-) -> tuple[tuple[EventState, ...], list[Finding], bool]:
+) -> tuple[tuple[EventState, ...], list[Finding]]:
     try:
         events = perf.find_events(root)
     except perf.PerfUnavailable as failure:
-        return (), [Finding("perf", OBSTACLE, str(failure))], False
+        return (), [Finding("perf", OBSTACLE, str(failure))]
     states: list[EventState] = []
     codes: dict[int | None, str] = {}
     for name in dict.fromkeys(event.name for event in events):
@@ -255,7 +237,7 @@ def _look_at_perf(
         Finding("perf", OBSTACLE, reason, _perf_remedies(code, root))
         for code, reason in codes.items()
     ]
-    return tuple(states), findings, states[0].reason is None
+    return tuple(states), findings
 
 
 def _perf_remedies(code: int | None, root: Path) -> tuple[str, ...]:
