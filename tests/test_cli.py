@@ -126,6 +126,50 @@ def test_plot_says_what_it_cannot_draw(call, tmp_path):
     assert (code, "curve.xyz" in err, "Traceback" in err) == (2, True, False)
 
 
+def test_hierarchy_shows_sets_and_bytes_in_tables_json_and_a_figure(call, tmp_path):
+    network = ("hierarchy", "--dataset", "iris", "--widths", "40,30,3", "--batch-size", 64)
+    code, out, _ = call(*network, "--plot", "it.png")
+    assert code == 0
+    assert "parameter2x_dataset" in out
+    assert "not measured" in out
+    assert (tmp_path / "it.png").stat().st_size > 10_000
+    _, out, _ = call(*network, "--json", "--cache-state", "cold", "--kernel", "naive")
+    told = json.loads(out)
+    assert told["num_parameters"] == 5 * 40 + 41 * 30 + 31 * 3
+    assert sum(phase["flops"] for phase in told["phases"]) == told["flops_per_epoch"]
+    moved = sum(phase["traffic_dram_bytes"] for phase in told["phases"])
+    assert moved == pytest.approx(told["traffic_dram_bytes"])
+    assert moved > 0
+
+
+def test_hierarchy_takes_dimensions_instead_of_a_data_set(call):
+    dimensions = ("--inputs", 7, "--outputs", 3, "--rows", 500, "--size", 1000, "--depth", 3)
+    code, out, _ = call("hierarchy", *dimensions, "--json")
+    assert code == 0
+    assert json.loads(out)["network"]["n_inputs"] == 7
+    code, out, _ = call("hierarchy", *dimensions, "--kernel", "blas")
+    assert code == 0
+    assert "not known of kernel 'blas'" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", 100, "--depth", 3], "either --dataset, or --inputs"),
+        (["--dataset", "iris", "--inputs", 3, "--outputs", 2], "either --dataset, or --inputs"),
+        (["--dataset", "iris"], "size and depth missing"),
+        (["--inputs", 3, "--outputs", 2, "--widths", "5,3"], "there are 2 outputs"),
+        (["--dataset", "iris", "--widths", "5,3", "--cache-state", "hot"], "cache_state = 'hot'"),
+        (["--dataset", "iris", "--widths", "5,3", "--plot", "it.xyz"], "--plot it.xyz"),
+    ],
+)
+def test_hierarchy_that_cannot_be_shown_is_one_line(call, arguments, message):
+    code, _, error = call("hierarchy", *arguments)
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
 def test_data_list_names_every_set_with_its_dimensions(call):
     _, out, _ = call("data", "list")
     assert "wine_quality_white" in out

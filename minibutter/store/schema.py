@@ -223,8 +223,7 @@ _ORIGIN = [
             _modelled(
                 f"traffic_{level}_bytes",
                 FLOAT64,
-                f"predicted for an epoch, not measured: bytes moved between {between}; null: "
-                "packed repetitions, BLAS, or no such level",
+                f"predicted for an epoch: moved between {between}; null: not known",
                 "B",
             )
         )
