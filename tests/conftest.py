@@ -52,7 +52,7 @@ def plan() -> Callable[..., Experiment]:
 
 
 @pytest.fixture
-def make_machine(tmp_path) -> Callable[[str | None], FakeMachine]:
+def make_tree(tmp_path) -> Callable[[str | None], FakeMachine]:
     """A tree of `/sys` and `/proc` with one of the profiles of `machines`, or an empty one."""
 
     def make(profile: str | None = None) -> FakeMachine:

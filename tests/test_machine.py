@@ -50,11 +50,11 @@ def no_perf(attribute, cpu):
 
 
 @pytest.fixture
-def describe(make_machine):
+def describe(make_tree):
     """The screen of a machine that we do not have, and the tree it is read from."""
 
     def lines(profile, affinity, change=lambda machine: None, width=None, ceilings=(NO_SPEED,)):
-        machine = make_machine(profile)
+        machine = make_tree(profile)
         change(machine)
         described = replace(
             describe_machine(machine.root),
@@ -110,14 +110,14 @@ def test_json_is_json_and_holds_what_was_measured(call):
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is measured without the compiler")
-def test_half_of_each_level_is_read_and_what_no_level_holds(make_machine, monkeypatch):
+def test_half_of_each_level_is_read_and_what_no_level_holds(make_tree, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "minibutter.nn.ceiling.measure_read_bandwidth", lambda n: asked.append(n) or 7.0
     )
     monkeypatch.setattr("minibutter.nn.ceiling.measure_fma_ceiling", lambda *_: 50.0)
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
-    machine = make_machine("hybrid")
+    machine = make_tree("hybrid")
     ceilings = measure_ceilings(read_topology(machine.root, range(9)), machine.root)
     assert [(c.cpu, c.cpus) for c in ceilings] == [
         (3, (0, 1, 2, 3)), (7, (4, 5, 6, 7)), (8, (8,)),
@@ -132,7 +132,7 @@ def test_half_of_each_level_is_read_and_what_no_level_holds(make_machine, monkey
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is measured without the compiler")
 def test_levels_that_are_unknown_contradictory_or_too_large_are_not_measured(
-    make_machine, monkeypatch
+    make_tree, monkeypatch
 ):
     monkeypatch.setattr("minibutter.nn.ceiling.measure_read_bandwidth", lambda n: 7.0)
     monkeypatch.setattr("minibutter.nn.ceiling.measure_fma_ceiling", lambda *_: 50.0)
@@ -142,7 +142,7 @@ def test_levels_that_are_unknown_contradictory_or_too_large_are_not_measured(
         (ceiling,) = measure_ceilings(read_topology(machine.root, {cpu}), machine.root)
         return {b.level: (b.read_gb_per_s, b.reason) for b in ceiling.bandwidths}
 
-    machine = make_machine("x3d")
+    machine = make_tree("x3d")
     machine.write("proc/meminfo", "MemTotal: 9 kB\nMemAvailable:    300000 kB")
     assert bandwidths(machine, 0)["memory"] == (
         None, f"it takes {384 * MIB} bytes, and {300000 * KIB} are free",
@@ -225,7 +225,7 @@ def test_counters_of_a_virtual_machine_are_shown_with_their_warning(describe):
     energy = section(lines, "energy")
     assert "can be measured, through powercap" in energy
     assert "intel-rapl:0 package-0: readable, summed" in energy
-    assert "intel-rapl:0:0 core: readable, not added" in energy
+    assert "intel-rapl:0:0 package-0/core: readable, not added" in energy
     assert "virtual machine (hypervisor: QEMU)" in section(lines, "state")
     assert "the hypervisor's estimate" in section(lines, "warning")
 

@@ -429,13 +429,13 @@ def test_caches_are_flushed_before_every_epoch_and_outside_of_its_energy(
     flushes = []
     monkeypatch.setattr(runs.CacheFlusher, "flush", lambda self: flushes.append(self))
     with ticking_meter(tmp_path) as meter:
-        looked = meter.read
+        looked = meter.stamp
 
-        def read():
+        def stamp():
             flushes.append("read")
             return looked()
 
-        monkeypatch.setattr(meter, "read", read)
+        monkeypatch.setattr(meter, "stamp", stamp)
         execute_cold = plan(cache_state="cold", epochs=2)
         runs.execute(execute_cold, 0, meter=meter, provenance=read_provenance(), sweep="test")
     kinds = ["read" if entry == "read" else "flush" for entry in flushes]

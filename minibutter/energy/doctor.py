@@ -18,7 +18,7 @@ from minibutter.energy.environment import is_container, read_environment
 from minibutter.energy.powercap import Counter, PowercapSource
 from minibutter.energy.source import CounterUnavailable
 from minibutter.energy.sysfs import read_cpuinfo, read_integer
-from minibutter.energy.zones import POWERCAP, Files, Zone, find_zones, open_read_only
+from minibutter.energy.zones import POWERCAP, Files, Zone, find_zones, list_zones, open_read_only
 
 OBSTACLE, WARNING, NOTE = "obstacle", "warning", "note"
 
@@ -120,15 +120,16 @@ def _look_at_powercap(
     root: Path, opener: Callable[[Path], int], work: Callable[[], None]
 ) -> tuple[tuple[ZoneState, ...], list[Finding], bool]:
     files = Files(opener)
-    try:
-        zones, _ = find_zones(root, files)
-    except CounterUnavailable as failure:
-        return (), [_no_zones(root, str(failure))], False
+    zones = list_zones(root, files)
     failures = {zone.name: _try_to_read(zone, files) for zone in zones}
     states = [
         ZoneState(zone.path.name, zone.name, zone.is_summed, failure and str(failure))
         for zone, failure in zip(zones, failures.values(), strict=True)
     ]
+    try:
+        find_zones(root, files)
+    except CounterUnavailable as failure:
+        return tuple(states), [_no_zones(root, str(failure))], False
     summed = [state for state in states if state.is_summed]
     unreadable = [state for state in summed if state.reason is not None]
     if not unreadable:

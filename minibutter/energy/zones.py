@@ -135,7 +135,29 @@ def find_zones(root: Path, files: Files | None = None) -> tuple[list[Zone], list
         If there is no such directory, no package in it, or a zone of `intel-rapl` cannot be
         identified: it might be a package, and the rest would pass for the whole.
     """
-    files = files or Files()
+    zones, notes, foreign = _collect(root, files or Files())
+    if foreign:
+        notes.append(f"no counters of the processor, left out: {', '.join(sorted(foreign))}")
+    if not any(zone.is_summed for zone in zones):
+        names = sorted({*(zone.name for zone in zones), *foreign})
+        found = f"; it has {', '.join(names)}" if names else ""
+        raise CounterUnavailable(
+            f"{root / POWERCAP} has no zone {RAPL}:* with the name package-*{found}"
+        )
+    return zones, notes
+
+
+def list_zones(root: Path, files: Files | None = None) -> list[Zone]:
+    """The same zones for people: also where no package is among them, and none where none can be
+    identified."""
+    try:
+        return _collect(root, files or Files())[0]
+    except CounterUnavailable:
+        return []
+
+
+def _collect(root: Path, files: Files) -> tuple[list[Zone], list[str], set[str]]:
+    """All zones with a counter, those of the total first, notes, and foreign control types."""
     folder = root / POWERCAP
     try:
         links = sorted(os.listdir(folder))  # noqa: PTH208 - the errors are OSError, as elsewhere
@@ -195,12 +217,8 @@ def find_zones(root: Path, files: Files | None = None) -> tuple[list[Zone], list
         if note:
             notes.append(f"{name}: {note}")
         zones[name] = Zone(name, path, range_uj, is_summed, _read_bound(path, files), note)
-    if foreign:
-        notes.append(f"no counters of the processor, left out: {', '.join(sorted(foreign))}")
-    if not any(zone.is_summed for zone in zones.values()):
-        found = f"; it has {', '.join(sorted({*zones, *foreign}))}" if zones or foreign else ""
-        raise CounterUnavailable(f"{folder} has no zone {RAPL}:* with the name package-*{found}")
-    return sorted(zones.values(), key=lambda zone: (not zone.is_summed, zone.name)), notes
+    ordered = sorted(zones.values(), key=lambda zone: (not zone.is_summed, zone.name))
+    return ordered, notes, foreign
 
 
 def _is_known_part(name: str) -> bool:

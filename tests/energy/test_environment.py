@@ -9,8 +9,8 @@ from minibutter.energy.environment import is_container, read_environment
 CPU = "sys/devices/system/cpu"
 
 
-def test_everything_that_a_server_tells_is_recorded(make_machine):
-    machine = make_machine("server")
+def test_everything_that_a_server_tells_is_recorded(make_tree):
+    machine = make_tree("server")
     for policy, governor in ((0, "performance"), (1, "performance"), (2, "powersave")):
         machine.write(f"{CPU}/cpufreq/policy{policy}/scaling_governor", governor)
         machine.write(f"{CPU}/cpufreq/policy{policy}/affected_cpus", policy)
@@ -30,45 +30,45 @@ def test_everything_that_a_server_tells_is_recorded(make_machine):
     assert read_environment(machine.root, {3}).governor is None
 
 
-def test_a_machine_that_tells_nothing_is_neither_off_nor_bare(make_machine):
-    environment = read_environment(make_machine().root, {0, 1, 5})
+def test_a_machine_that_tells_nothing_is_neither_off_nor_bare(make_tree):
+    environment = read_environment(make_tree().root, {0, 1, 5})
     columns = environment.columns()
     assert columns.pop("affinity") == "0-1,5"
     assert set(columns.values()) == {None}
     assert environment.is_virtual is None
 
 
-def test_governors_are_found_without_policies(make_machine):
-    machine = make_machine()
+def test_governors_are_found_without_policies(make_tree):
+    machine = make_tree()
     machine.write(f"{CPU}/cpu3/cpufreq/scaling_governor", "schedutil")
     assert read_environment(machine.root, {3}).governor == "schedutil"
 
 
 @pytest.mark.parametrize(("no_turbo", "turbo"), [("0", True), ("1", False)])
-def test_turbo_of_intel_is_said_the_other_way_round(make_machine, no_turbo, turbo):
-    machine = make_machine()
+def test_turbo_of_intel_is_said_the_other_way_round(make_tree, no_turbo, turbo):
+    machine = make_tree()
     machine.write(f"{CPU}/intel_pstate/no_turbo", no_turbo)
     assert read_environment(machine.root, {0}).turbo is turbo
 
 
-def test_a_virtual_machine_is_known_by_its_flag_and_named_by_its_hardware(make_machine):
-    machine = make_machine("vm_rapl")
+def test_a_virtual_machine_is_known_by_its_flag_and_named_by_its_hardware(make_tree):
+    machine = make_tree("vm_rapl")
     assert read_environment(machine.root, {0}).hypervisor == "QEMU"
     (machine.root / "sys/class/dmi/id/sys_vendor").unlink()
     environment = read_environment(machine.root, {0})
     assert (environment.hypervisor, environment.is_virtual) == ("unknown", True)
 
 
-def test_hardware_named_after_a_cloud_is_bare_metal_without_the_flag(make_machine):
-    machine = make_machine("server")
+def test_hardware_named_after_a_cloud_is_bare_metal_without_the_flag(make_tree):
+    machine = make_tree("server")
     machine.write("sys/class/dmi/id/sys_vendor", "Amazon EC2")
     environment = read_environment(machine.root, {0})
     assert (environment.hypervisor, environment.is_virtual) == ("none", False)
 
 
 @pytest.mark.parametrize("mark", [".dockerenv", "run/.containerenv", "run/systemd/container"])
-def test_containers_are_known_by_their_marks(make_machine, mark):
-    machine = make_machine()
+def test_containers_are_known_by_their_marks(make_tree, mark):
+    machine = make_tree()
     assert not is_container(machine.root)
     machine.write(mark, "")
     assert is_container(machine.root)

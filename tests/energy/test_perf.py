@@ -16,9 +16,9 @@ PKG, RAM, PSYS = "power/energy-pkg/", "power/energy-ram/", "power/energy-psys/"
 
 
 @pytest.fixture
-def server(make_machine):
+def server(make_tree):
     """Two sockets whose PMU counts packages, memory and platform."""
-    machine = make_machine("server")
+    machine = make_tree("server")
     machine.add_pmu(
         "power", 17, "0,4", {"energy-pkg": 2, "energy-ram": 3, "energy-psys": 5, "energy-cores": 1}
     )
@@ -82,16 +82,16 @@ def test_cores_are_named_after_the_cpu_that_counts_them(server):
     assert domains == [f"core-{cpu}" for cpu in range(8)]
 
 
-def test_dies_of_a_package_are_domains_of_their_own(make_machine):
-    machine = make_machine("x3d")
+def test_dies_of_a_package_are_domains_of_their_own(make_tree):
+    machine = make_tree("x3d")
     machine.add_pmu("power", 9, "0,4", {"energy-pkg": 2, "energy-ram": 3})
     assert [event.domain for event in find_events(machine.root)] == [
         "package-0-die-0", "package-0-die-1", "package-0-die-0/dram", "package-0-die-1/dram",
     ]  # fmt: skip
 
 
-def test_a_package_that_two_cpus_count_is_refused_instead_of_counted_twice(make_machine):
-    machine = make_machine("hybrid")
+def test_a_package_that_two_cpus_count_is_refused_instead_of_counted_twice(make_tree):
+    machine = make_tree("hybrid")
     machine.add_pmu("power", 9, "0,4", {"energy-pkg": 2})
     with pytest.raises(PerfUnavailable, match="names a die twice"):
         find_events(machine.root)
@@ -137,9 +137,9 @@ def test_files_that_cannot_be_understood_are_named(server, file, content, messag
     assert message in str(error.value)
 
 
-def test_a_machine_without_the_event_says_so_with_the_module_to_load(make_machine):
+def test_a_machine_without_the_event_says_so_with_the_module_to_load(make_tree):
     with pytest.raises(PerfUnavailable, match=r"ENOENT.* modprobe rapl"):
-        find_events(make_machine("vm_rapl").root)
+        find_events(make_tree("vm_rapl").root)
 
 
 def test_fault_34_every_refusal_has_its_own_words_and_remedy(server, kernel):
@@ -236,9 +236,9 @@ def test_the_attribute_is_laid_out_as_the_kernel_has_it():
     assert (parsed.read_format, parsed.flags, parsed.sample_period) == (3, 0, 0)
 
 
-def test_the_true_system_call_counts_a_clock_or_says_why_it_may_not(make_machine):
+def test_the_true_system_call_counts_a_clock_or_says_why_it_may_not(make_tree):
     """The software PMU has a clock in nanoseconds on every machine: 1 GW, as it were, of joules."""
-    machine = make_machine("server")
+    machine = make_tree("server")
     cpu = min(os.sched_getaffinity(0))
     machine.add_pmu("power", 1, str(cpu), {"energy-pkg": 0}, scale="1e-9")
     machine.add_cpu(cpu)
@@ -255,8 +255,8 @@ def test_the_true_system_call_counts_a_clock_or_says_why_it_may_not(make_machine
     assert 0 <= first < second
 
 
-def test_an_event_that_the_true_kernel_does_not_know_is_refused(make_machine):
-    machine = make_machine("server")
+def test_an_event_that_the_true_kernel_does_not_know_is_refused(make_tree):
+    machine = make_tree("server")
     machine.add_pmu("power", 2**31 - 7, "0", {"energy-pkg": 2})
     with pytest.raises(PerfUnavailable, match=r"ENOENT|EACCES|EPERM|ENOSYS"):
         open_perf(machine.root)

@@ -27,8 +27,8 @@ def sizes(topology, cpu):
     return {cache.level: cache.size_bytes for cache in topology.caches_of(cpu)}
 
 
-def test_sockets_cores_threads_and_nodes_of_a_server_are_counted_once(make_machine):
-    topology = read_topology(make_machine("server").root, range(16))
+def test_sockets_cores_threads_and_nodes_of_a_server_are_counted_once(make_tree):
+    topology = read_topology(make_tree("server").root, range(16))
     assert (topology.n_packages, topology.n_cores, topology.threads_per_core) == (2, 8, 2)
     assert topology.n_online == 16
     assert [cpu.node for cpu in topology.cpus] == [0, 0, 0, 0, 1, 1, 1, 1] * 2
@@ -37,16 +37,16 @@ def test_sockets_cores_threads_and_nodes_of_a_server_are_counted_once(make_machi
     assert topology.missing == ()
 
 
-def test_an_instance_is_counted_once_and_not_once_a_cpu(make_machine):
-    topology = read_topology(make_machine("server").root, range(16))
+def test_an_instance_is_counted_once_and_not_once_a_cpu(make_tree):
+    topology = read_topology(make_tree("server").root, range(16))
     by_level = [(cache.level, cache.type) for cache in topology.caches]
     assert by_level.count((1, "Data")) == by_level.count((1, "Instruction")) == 8
     assert by_level.count((2, "Unified")) == 8
     assert by_level.count((3, "Unified")) == 2
 
 
-def test_only_the_cpus_of_the_mask_and_what_they_use_are_seen(make_machine):
-    topology = read_topology(make_machine("server").root, {5, 13})
+def test_only_the_cpus_of_the_mask_and_what_they_use_are_seen(make_tree):
+    topology = read_topology(make_tree("server").root, {5, 13})
     assert [cpu.number for cpu in topology.cpus] == [5, 13]
     assert (topology.n_packages, topology.n_cores) == (1, 1)
     assert [cache.cpus for cache in topology.caches if cache.level == 3] == [
@@ -65,14 +65,14 @@ def test_only_the_cpus_of_the_mask_and_what_they_use_are_seen(make_machine):
     ],
 )
 def test_the_share_of_the_third_level_follows_the_mask_and_the_ranks(
-    make_machine, affinity, n_ranks, expected
+    make_tree, affinity, n_ranks, expected
 ):
-    topology = read_topology(make_machine("server").root, affinity)
+    topology = read_topology(make_tree("server").root, affinity)
     assert topology.share_bytes(3, n_ranks) == expected
 
 
-def test_the_cores_of_a_hybrid_processor_have_their_own_caches(make_machine):
-    topology = read_topology(make_machine("hybrid").root, range(9))
+def test_the_cores_of_a_hybrid_processor_have_their_own_caches(make_tree):
+    topology = read_topology(make_tree("hybrid").root, range(9))
     assert sizes(topology, 0) == {1: 48 * KIB, 2: 2 * MIB, 3: 24 * MIB}
     assert sizes(topology, 5) == {1: 32 * KIB, 2: 4 * MIB, 3: 24 * MIB}
     assert sizes(topology, 8) == {1: 32 * KIB, 2: 2 * MIB}
@@ -83,15 +83,15 @@ def test_the_cores_of_a_hybrid_processor_have_their_own_caches(make_machine):
     assert topology.n_cores == 7
 
 
-def test_a_cpu_outside_the_third_level_leaves_no_share_of_it(make_machine):
-    machine = make_machine("hybrid")
+def test_a_cpu_outside_the_third_level_leaves_no_share_of_it(make_tree):
+    machine = make_tree("hybrid")
     assert read_topology(machine.root, range(9)).share_bytes(3) is None
     assert read_topology(machine.root, {8}).share_bytes(3) is None
     assert read_topology(machine.root, range(8)).share_bytes(3) == 24 * MIB
 
 
-def test_unequal_third_levels_are_two_kinds_and_the_lesser_counts(make_machine):
-    machine = make_machine("x3d")
+def test_unequal_third_levels_are_two_kinds_and_the_lesser_counts(make_tree):
+    machine = make_tree("x3d")
     topology = read_topology(machine.root, range(8))
     assert topology.kinds() == ((0, 1, 2, 3), (4, 5, 6, 7))
     assert topology.share_bytes(3) == 32 * MIB
@@ -99,16 +99,16 @@ def test_unequal_third_levels_are_two_kinds_and_the_lesser_counts(make_machine):
     assert read_topology(machine.root, {1}).share_bytes(3) == 24 * MIB
 
 
-def test_fault_35_caches_that_are_not_told_are_not_invented(make_machine):
-    topology = read_topology(make_machine("vm_rapl").root, {0, 1})
+def test_fault_35_caches_that_are_not_told_are_not_invented(make_tree):
+    topology = read_topology(make_tree("vm_rapl").root, {0, 1})
     assert topology.caches == ()
     assert topology.share_bytes(3) is None
     (sentence,) = (line for line in topology.missing if line.startswith("caches"))
     assert "tells nothing of CPU 0-1" in sentence
 
 
-def test_fault_35_a_size_that_its_ways_and_sets_contradict_is_reported_once(make_machine):
-    machine = make_machine("server")
+def test_fault_35_a_size_that_its_ways_and_sets_contradict_is_reported_once(make_tree):
+    machine = make_tree("server")
     for package in range(2):
         cpus = range(4 * package, 4 * package + 4)
         machine.add_cache(cpus, 3, "Unified", 320 * KIB, ways=16, sets=32768,
@@ -127,8 +127,8 @@ def test_fault_35_a_size_that_its_ways_and_sets_contradict_is_reported_once(make
     ("text", "expected"),
     [("32K", 32 * KIB), ("2M", 2 * MIB), ("4096", 4096), ("0K", None), ("", None), ("many", None)],
 )
-def test_sizes_have_units_and_nonsense_is_no_size(make_machine, text, expected):
-    machine = make_machine("x3d")
+def test_sizes_have_units_and_nonsense_is_no_size(make_tree, text, expected):
+    machine = make_tree("x3d")
     folder = "sys/devices/system/cpu/cpu0/cache/index0"
     machine.write(f"{folder}/size", text)
     (machine.root / folder / "number_of_sets").unlink()
@@ -137,8 +137,8 @@ def test_sizes_have_units_and_nonsense_is_no_size(make_machine, text, expected):
     assert bool(topology.missing) == (expected is None)
 
 
-def test_caches_without_a_list_of_sharers_have_no_share(make_machine):
-    machine = make_machine("x3d")
+def test_caches_without_a_list_of_sharers_have_no_share(make_tree):
+    machine = make_tree("x3d")
     for cpu in range(8):
         folder = f"sys/devices/system/cpu/cpu{cpu}/cache/index3"
         (machine.root / folder / "shared_cpu_list").unlink()
@@ -147,8 +147,8 @@ def test_caches_without_a_list_of_sharers_have_no_share(make_machine):
     assert any("shared_cpu_list is missing" in line for line in topology.missing)
 
 
-def test_a_machine_that_tells_nothing_has_nothing_and_says_so(make_machine):
-    topology = read_topology(make_machine().root, {0, 1})
+def test_a_machine_that_tells_nothing_has_nothing_and_says_so(make_tree):
+    topology = read_topology(make_tree().root, {0, 1})
     assert [cpu.number for cpu in topology.cpus] == [0, 1]
     assert (topology.n_packages, topology.n_dies, topology.n_cores) == (None, None, None)
     assert (topology.threads_per_core, topology.n_online) == (None, None)
@@ -156,8 +156,8 @@ def test_a_machine_that_tells_nothing_has_nothing_and_says_so(make_machine):
     assert words == ["sockets", "dies", "cores", "caches", "memory nodes"]
 
 
-def test_a_socket_that_firmware_does_not_name_is_unknown(make_machine):
-    machine = make_machine("x3d")
+def test_a_socket_that_firmware_does_not_name_is_unknown(make_tree):
+    machine = make_tree("x3d")
     machine.add_cpu(0, package=-1)
     topology = read_topology(machine.root, range(8))
     assert topology.n_packages is None
