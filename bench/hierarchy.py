@@ -26,12 +26,14 @@ D1, LL = CacheLevel(32 * 2**10, 8), CacheLevel(256 * 2**10, 8)
 CACHES = {1: D1.size_bytes, 2: LL.size_bytes, 3: 8 * 2**20}
 TILING = Tiling(tile_rows=6, tile_columns=16).resolved("float32", CACHES)
 BATCH_SIZE = 64
-AROUND_D1, AROUND_LL = (16, 24, 96, 144), (112, 144, 328, 400)
-"""Units of square layers, two on either side of each boundary: arrays of 9, 15 | 86, 157 KiB around
-the 32 of D1, and of 107, 157 | 598, 845 KiB around the 256 of LL."""
+AROUND_D1, AROUND_LL = (16, 24, 96, 144), (104, 144, 328, 344)
+"""Units of square layers, two on either side of each boundary: arrays of 9, 14 | 84, 153 KiB around
+the 32 of D1, and of 94, 153 | 584, 634 KiB around the 256 of LL. No single array nearly fills D1.
+"""
 
-EDGES = (48, 72, 232)
-"""Layers that nearly fill a level, where a few lines decide over all: shown, not promised."""
+EDGES = (48, 72, 112, 232, 400)
+"""Layers of which all, or the array that one loop walks, nearly fills a level, so that a few lines
+decide over all: shown, not promised."""
 
 RUNGS = ("naive", "blocked", "tiled")
 PRODUCTS = ("forward", "backward_parameters", "backward_input")
@@ -162,9 +164,9 @@ simulator. {n_idle} rows in which both counted fewer than {UNSEEN} misses, becau
 left out.
 
 Layers of {widths} units: {agreeing} of {2 * len(promised)} counts of the simulator are within 5 %
-or {UNSEEN} lines of cachegrind's. Layers of {edges} nearly fill a level, and there the stack, which
-the stream leaves out, tips the balance. The nearest working set that decides is so many times
-larger or smaller than the level: from x 2 on the prediction is good to 10 %.
+or {UNSEEN} lines of cachegrind's. In layers of {edges} units something nearly fills a level, and
+there the stack, which the stream leaves out, tips the balance. The nearest working set that decides
+is so many times larger or smaller than the level: from x 2 on the prediction is good to 10 %.
 
 Written by `python -m bench.hierarchy --docs`."""
     return "\n".join([head, *lines, "", note])
