@@ -104,6 +104,11 @@ def traffic_columns(workload: Workload, cache_state: str) -> dict[str, float | N
     }
 
 
+def level_of(column: str) -> str:
+    """`l1`, `l2`, `l3` or `dram`, of a column of `TRAFFIC_COLUMNS`."""
+    return column.removeprefix("traffic_").removesuffix("_bytes")
+
+
 def phase_table(workload: Workload, cache_state: str) -> list[dict[str, Any]]:
     """What the parts of an epoch move: name, layer, flops, and bytes by column; empty for BLAS."""
     traffic = predict(workload, cache_state)

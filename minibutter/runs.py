@@ -122,11 +122,12 @@ def execute_group(
             continue
         used = {"data_source": dataset.source, "data_sha256": dataset.sha256}
         used |= {"lanes": len(members), **_used_sizes(experiment.network)}
+        traffic: dict[str, float | None] = {}
         if len(members) == 1:
-            used |= hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
-        courses = _train(experiment, group, len(members), meter, on_epoch)
+            traffic = hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
+        courses = _train(experiment, group, len(members), traffic, meter, on_epoch)
         for repetition, course in zip(members, courses, strict=True):
-            run = known[repetition] | used | course.outcome
+            run = known[repetition] | used | traffic | course.outcome
             results[repetition] = RunResult(run, course.columns.columns())
     return [results[repetition] for repetition in repetitions]
 
@@ -212,14 +213,19 @@ def _train(
     experiment: Experiment,
     group: TrainingGroup,
     n_repetitions: int,
+    traffic: dict[str, float | None],
     meter: Meter,
     on_epoch: Callable[[int, EpochRow], None] | None,
 ) -> list["_Course"]:
-    """Train a group until its epochs are over or all its repetitions have stopped."""
+    """Train a group until its epochs are over or all its repetitions have stopped.
+
+    `traffic` is what an epoch moves, as far as it is known: simulated counters are told.
+    """
     spec = experiment.spec
     courses = [_Course() for _ in range(n_repetitions)]
     flusher = CacheFlusher(hierarchy.flushed_bytes()) if spec.cache_state == "cold" else None
     flops = experiment.flops_per_epoch * n_repetitions
+    moved = {hierarchy.level_of(column): n for column, n in traffic.items() if n is not None}
     cost_before, started_ns, started_s = meter.cost, meter.stamp(), time.perf_counter()
     meter.forget_before(started_ns)
     regions: list[tuple[int, int]] = []
@@ -228,7 +234,7 @@ def _train(
         if flusher is not None:
             flusher.flush()
         before_ns, begun_s = meter.stamp(), time.perf_counter()
-        with meter.working(flops, expected_s=epoch_duration_s):
+        with meter.working(flops, moved, epoch_duration_s):
             rows = group.run_epoch()
         epoch_duration_s = time.perf_counter() - begun_s
         regions.append((before_ns, meter.stamp()))
