@@ -48,6 +48,7 @@ def test_counts_agree_within_a_share_or_a_few_lines():
     assert hierarchy.agrees(10_400, 10_000)
     assert not hierarchy.agrees(10_600, 10_000)
     assert not hierarchy.agrees(0, 200)
+    assert hierarchy.agrees(0, 100)
 
 
 def test_totals_are_read_by_the_names_of_their_events(tmp_path):
