@@ -299,6 +299,17 @@ def add_metrics(sums, rows, p, y, n, is_binary, records_metrics, scratch):
         add_row_losses(sums, rows[LOSS].reshape(-1, repetitions)[:n])
 
 
+@view
+def add_batch(sums, topology, work, blocks, n, is_binary, records_metrics):
+    """`add_metrics` of what `forward` has left in work."""
+    rows = output_rows(work, blocks)
+    p = output_units(topology, work, arena.P, blocks)
+    targets = output_units(topology, work, arena.Y, blocks)
+    call(
+        work.add_metrics, (sums, rows, p, targets, n, is_binary, records_metrics, work.loss_scratch)
+    )
+
+
 def compile_steps(topology, work) -> dict[str, int]:
     """Addresses of `forward`, `backward` and `add_metrics`, by the names of `Workspace`'s fields.
 
@@ -353,13 +364,7 @@ def train_epoch(
         n = min(batch_size, n_rows - start)
         blocks = gather(topology, work, x, y, orders, start, n)
         call(work.forward, (topology, parameters, work, blocks))
-        rows = output_rows(work, blocks)
-        p = output_units(topology, work, arena.P, blocks)
-        targets = output_units(topology, work, arena.Y, blocks)
-        call(
-            work.add_metrics,
-            (sums, rows, p, targets, n, is_binary, records_metrics, work.loss_scratch),
-        )
+        add_batch(sums, topology, work, blocks, n, is_binary, records_metrics)
         penalty(topology, parameters, work.penalties, l1, l2)
         for repetition in range(topology.repetitions):
             sums[repetition, PENALTY] += n * work.penalties[repetition]
@@ -385,13 +390,7 @@ def evaluate(sums, work, topology, parameters, x, y, orders, l1, l2, is_binary, 
         n = min(batch_size, n_rows - start)
         blocks = gather(topology, work, x, y, orders, start, n)
         call(work.forward, (topology, parameters, work, blocks))
-        rows = output_rows(work, blocks)
-        p = output_units(topology, work, arena.P, blocks)
-        targets = output_units(topology, work, arena.Y, blocks)
-        call(
-            work.add_metrics,
-            (sums, rows, p, targets, n, is_binary, records_metrics, work.loss_scratch),
-        )
+        add_batch(sums, topology, work, blocks, n, is_binary, records_metrics)
     for repetition in range(topology.repetitions):
         finish_metrics(sums[repetition, :PENALTY], n_rows)
     penalty(topology, parameters, sums[:, PENALTY], l1, l2)
