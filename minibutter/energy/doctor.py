@@ -15,6 +15,7 @@ from pathlib import Path
 
 from minibutter.energy import perf, remedies
 from minibutter.energy.environment import is_container, read_environment
+from minibutter.energy.events import EventSource
 from minibutter.energy.powercap import Counter, PowercapSource
 from minibutter.energy.source import CounterUnavailable
 from minibutter.energy.sysfs import read_cpuinfo, read_integer
@@ -67,7 +68,7 @@ class Diagnosis:
     """What can be measured here, and what stands in the way."""
 
     source: str | None
-    """`powercap`; None if it cannot be read."""
+    """`powercap`, else `perf`; None if neither can be read."""
     zones: tuple[ZoneState, ...]
     events: tuple[EventState, ...]
     perf_event_paranoid: int | None
@@ -102,9 +103,8 @@ def diagnose(
     work : what the processor does between two looks at the counters.
     """
     zones, powercap_findings, powercap_works = _look_at_powercap(root, opener, work)
-    events, perf_findings = _look_at_perf(root, perf_opener)
-    # What the meter reads; events of perf are shown, and not read by it yet.
-    source = "powercap" if powercap_works else None
+    events, perf_findings, perf_works = _look_at_perf(root, perf_opener)
+    source = "powercap" if powercap_works else "perf" if perf_works else None
     findings = [*powercap_findings, *perf_findings, *_look_around(root, source)]
     if source is not None:
         # What closes one source does not stand in the way where the other is open.
@@ -214,11 +214,11 @@ def _watch(root: Path, files: Files, work: Callable[[], None]) -> list[Finding]:
 
 def _look_at_perf(
     root: Path, opener: Callable[[bytes, int], int]
-) -> tuple[tuple[EventState, ...], list[Finding]]:
+) -> tuple[tuple[EventState, ...], list[Finding], bool]:
     try:
         events = perf.find_events(root)
     except perf.PerfUnavailable as failure:
-        return (), [Finding("perf", OBSTACLE, str(failure))]
+        return (), [Finding("perf", OBSTACLE, str(failure))], False
     states: list[EventState] = []
     codes: dict[int | None, str] = {}
     for name in dict.fromkeys(event.name for event in events):
@@ -238,7 +238,13 @@ def _look_at_perf(
         Finding("perf", OBSTACLE, reason, _perf_remedies(code, root))
         for code, reason in codes.items()
     ]
-    return tuple(states), findings
+    try:
+        EventSource(root, opener=opener).close()
+    except CounterUnavailable as failure:
+        if not codes:  # all events are open, and still not the energy of the machine
+            findings.append(Finding("perf", OBSTACLE, str(failure)))
+        return tuple(states), findings, False
+    return tuple(states), findings, True
 
 
 def _perf_remedies(code: int | None, root: Path) -> tuple[str, ...]:

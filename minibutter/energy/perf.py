@@ -76,9 +76,14 @@ def find_events(root: Path = Path("/")) -> tuple[PerfEvent, ...]:
     PerfUnavailable
         If there is no event `power/energy-pkg/`, or a file of an event cannot be understood.
     """
-    if not (root / DEVICES / "power/events/energy-pkg").exists():
+    if not has_energy_events(root):
         raise PerfUnavailable(explain(errno.ENOENT, "power/energy-pkg/", root))
     return tuple(event for pmu, name in EVENTS for event in _find_event(root, pmu, name))
+
+
+def has_energy_events(root: Path = Path("/")) -> bool:
+    """Whether the kernel has energy events at all, open or not."""
+    return (root / DEVICES / "power/events/energy-pkg").exists()
 
 
 def _find_event(root: Path, pmu: str, name: str) -> list[PerfEvent]:

@@ -153,7 +153,7 @@ class PowercapSource:
                 f"{', '.join(sorted(set(self._mirrors.values())))} and are not added"
             )
         self.domains = tuple(map(self._domain, self._counters))
-        self.is_virtual = _has_hypervisor(root, self._files)
+        self.is_virtual = has_hypervisor(root, self._files)
         if self.is_virtual:
             notes.append("a hypervisor stands between: the counters are an estimate of the host")
         self.notes = tuple(notes)
@@ -264,7 +264,7 @@ def _mmio_hint(zones: list[Zone]) -> str:
     return f"; {', '.join(names)} shows a package again and does not stand in" if names else ""
 
 
-def _has_hypervisor(root: Path, files: Files) -> bool:
+def has_hypervisor(root: Path, files: Files) -> bool:
     """Whether the processor's flags say that it is a virtual one."""
     with suppress(OSError):
         for line in files.read_text(root / "proc/cpuinfo").splitlines():

@@ -87,12 +87,21 @@ def test_one_closed_zone_is_enough_because_a_part_must_not_pass_for_the_whole(se
     assert powercap.text.startswith("package-1/dram (4 zones in all): root only")
 
 
-def test_open_events_of_perf_do_not_stand_in_for_what_the_meter_reads(server, examine):
+def test_perf_takes_the_place_of_closed_counters(server, examine):
+    diagnosis = examine(server, closed={"all"}, perf_code=None)
+    assert (diagnosis.source, diagnosis.can_measure) == ("perf", True)
+    (powercap,) = found(diagnosis, "powercap")
+    assert (powercap.severity, powercap.remedies) == (NOTE, remedies.open_powercap())
+
+
+def test_open_events_of_dies_that_may_be_mirrors_do_not_take_the_place(server, examine):
+    server.add_pmu("power", 17, "0,1", {"energy-pkg": 2})
+    for cpu in (0, 1):
+        server.write(f"sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id", 0)
+        server.write(f"sys/devices/system/cpu/cpu{cpu}/topology/die_id", cpu)
     diagnosis = examine(server, closed={"all"}, perf_code=None)
     assert (diagnosis.source, diagnosis.can_measure) == (None, False)
-    assert all(event.reason is None for event in diagnosis.events)
-    (powercap,) = found(diagnosis, "powercap")
-    assert (powercap.severity, powercap.remedies) == (OBSTACLE, remedies.open_powercap())
+    assert "package-0-die-0, package-0-die-1" in found(diagnosis, "perf")[0].text
 
 
 @pytest.mark.parametrize(
