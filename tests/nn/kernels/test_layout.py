@@ -3,7 +3,6 @@
 import ctypes
 import mmap
 
-import numba
 import numpy as np
 import pytest
 
@@ -145,16 +144,3 @@ def test_gathering_touches_nothing_outside_of_its_arrays(guarded, width, at_end,
     layout.gather_repetitions(blocks, sources, orders, 0, 3, rows)
     for lane in range(lanes):
         np.testing.assert_array_equal(blocks[:, :, lane], sources[lane, orders[lane]])
-
-
-@pytest.mark.skipif(
-    not (numba.config.BOUNDSCHECK or numba.config.DISABLE_JIT), reason="bounds are not checked"
-)
-@pytest.mark.parametrize("row", [-1, 5])
-def test_a_row_that_does_not_exist_is_refused_where_bounds_are_checked(row):
-    blocks, rows = layout.aligned_zeros((1, 8, 16), "float32"), np.zeros(16, np.int64)
-    order = np.full((16, 1), row)
-    with pytest.raises(IndexError, match="no such row"):
-        layout.gather_rows(blocks, np.zeros((5, 8), np.float32), order[0], 0, 1, rows)
-    with pytest.raises(IndexError, match="no such row"):
-        layout.gather_repetitions(blocks, np.zeros((16, 5, 8), np.float32), order, 0, 1, rows)
