@@ -48,6 +48,8 @@ class Environment:
     """`none` on bare metal, else its name, or `unknown` if only its presence shows."""
     transparent_huge_pages: str | None
     """`always`, `madvise` or `never`."""
+    boot_id: str | None
+    """Of the kernel since it was started, the same in all its containers: what belongs together."""
 
     @property
     def is_virtual(self) -> bool | None:
@@ -79,7 +81,13 @@ def read_environment(
         microcode=cpuinfo.get("microcode"),
         hypervisor=_read_hypervisor(root, cpuinfo),
         transparent_huge_pages=_read_huge_pages(root),
+        boot_id=read_boot_id(root),
     )
+
+
+def read_boot_id(root: Path = Path("/")) -> str | None:
+    """Identifies the running kernel; None where it cannot be read."""
+    return read_text(root / "proc/sys/kernel/random/boot_id")
 
 
 def is_container(root: Path = Path("/")) -> bool:

@@ -1,14 +1,20 @@
-"""Finding the counters of this machine, or of the tree that stands for it: powercap, then perf."""
+"""Finding the counters of this machine, or of the tree that stands for it: powercap, then perf.
+
+`open_meter` is for one process that has the machine for itself; `open_reader` for the one of many
+ranks that reads for all, and `open_rank_meter` for each of them.
+"""
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from minibutter.energy.attribution import RankMeter
 from minibutter.energy.events import EventSource
 from minibutter.energy.meter import Meter
 from minibutter.energy.perf import has_energy_events
 from minibutter.energy.powercap import PowercapSource, has_hypervisor
+from minibutter.energy.reader import NodeCounters, NodeReader
 from minibutter.energy.simulated import SimulatedMachine, is_simulated
 from minibutter.energy.source import CounterUnavailable, Source
 from minibutter.energy.zones import Files
@@ -25,7 +31,6 @@ def find_root() -> Path:
 def open_meter(
     root: Path | None = None,
     *,
-    shared: bool = False,
     clock: Callable[[], int] = time.monotonic_ns,
     files: Files | None = None,
 ) -> Meter:
@@ -38,7 +43,6 @@ def open_meter(
     ----------
     root : folder that stands for `/`; by default MINIBUTTER_POWERCAP_ROOT, or the machine itself. A
         folder made by `simulated.build` is recognised, and its energies are marked `simulated`.
-    shared : whether other ranks run on the same packages.
     clock : nanoseconds, monotonic, common to the processes of the machine.
     files : how files are read.
 
@@ -49,14 +53,64 @@ def open_meter(
     ...     energy = meter.between(begin, meter.stamp())
     """
     root = find_root() if root is None else root
-    machine = SimulatedMachine(root, clock) if is_simulated(root) else None
+    machine = _find_machine(root, clock)
     try:
         source = _open_source(root, files, clock, machine)
     except CounterUnavailable as failure:
-        return Meter(None, str(failure), shared=shared, clock=clock)
-    is_real_time = clock is time.monotonic_ns and machine is None
-    boot_clock = _boot_ns if is_real_time else None
-    return Meter(source, shared=shared, clock=clock, boot_clock=boot_clock, machine=machine)
+        return Meter(None, str(failure), clock=clock)
+    boot_clock = _boot_clock(clock, machine)
+    return Meter(source, clock=clock, boot_clock=boot_clock, machine=machine)
+
+
+def open_reader(
+    packages: Sequence[int | None],
+    processes: Sequence[int],
+    reader_rank: int,
+    root: Path | None = None,
+    *,
+    clock: Callable[[], int] = time.monotonic_ns,
+    files: Files | None = None,
+) -> NodeReader | str:
+    """A reader for all ranks of a node; a sentence where nothing can be read: why.
+
+    Parameters
+    ----------
+    packages : of every rank, see `placement`. processes : their numbers.
+    reader_rank : this rank's number in the job.
+    root, clock, files : as for `open_meter`.
+    """
+    root = find_root() if root is None else root
+    machine = _find_machine(root, clock)
+    try:
+        source = _open_source(root, files, clock, machine)
+    except CounterUnavailable as failure:
+        return str(failure)
+    boot_clock = _boot_clock(clock, machine)
+    return NodeReader(source, packages, processes, reader_rank, clock=clock, boot_clock=boot_clock)
+
+
+def open_rank_meter(
+    counters: NodeCounters | str,
+    position: int,
+    mode: str,
+    reader: NodeReader | None = None,
+    root: Path | None = None,
+    *,
+    clock: Callable[[], int] = time.monotonic_ns,
+) -> RankMeter:
+    """A rank's view of the counters that are read for its node.
+
+    Parameters
+    ----------
+    counters, position, mode, reader : as for `RankMeter`.
+    root, clock : as for `open_meter`.
+    """
+    machine = _find_machine(find_root() if root is None else root, clock)
+    return RankMeter(counters, position, mode, clock=clock, machine=machine, reader=reader)
+
+
+def _find_machine(root: Path, clock: Callable[[], int]) -> SimulatedMachine | None:
+    return SimulatedMachine(root, clock) if is_simulated(root) else None
 
 
 def _open_source(
@@ -82,6 +136,13 @@ def _open_source(
             return EventSource(root, has_hypervisor(root, files or Files()))
         except CounterUnavailable as other:
             raise CounterUnavailable(f"{failure}; {other}") from failure
+
+
+def _boot_clock(
+    clock: Callable[[], int], machine: SimulatedMachine | None
+) -> Callable[[], int] | None:
+    """Tells how long the machine was suspended; only where time is its own."""
+    return _boot_ns if clock is time.monotonic_ns and machine is None else None
 
 
 def _boot_ns() -> int:

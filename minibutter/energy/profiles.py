@@ -51,6 +51,7 @@ class Profile:
     is_virtual : whether the processor's flags have `hypervisor`.
     caches : by instance.
     pmus : performance monitoring units of the cores.
+    packages : processors of each package.
     """
 
     zones: tuple[ZoneSpec, ...] = ()
@@ -61,6 +62,7 @@ class Profile:
     is_virtual: bool = False
     caches: tuple[CacheSpec, ...] = ()
     pmus: tuple[str, ...] = ("cpu",)
+    packages: tuple[tuple[int, ...], ...] = ((0,),)
 
 
 def _server(n_packages: int, slots: str | None = None) -> tuple[ZoneSpec, ...]:
@@ -128,7 +130,7 @@ def _mirrored(n_dies: int) -> tuple[ZoneSpec, ...]:
 PROFILES = {
     "none": Profile(has_class=False),
     "empty_class": Profile(),
-    "intel_server2": Profile(_SERVER_2, _counters(_SERVER_2)),
+    "intel_server2": Profile(_SERVER_2, _counters(_SERVER_2), packages=((0, 1), (2, 3))),
     "intel_client": Profile(_CLIENT, ("package-0",)),
     "spr4": Profile(
         (

@@ -2,7 +2,7 @@
 
 An `Energy` is never zero, estimated or constant because a counter failed: it is then None and says
 why. It says where the number comes from (`source`), what it is worth (`quality`) and how far off it
-may be (`resolution_j`).
+may be (`resolution_j`), and keeps apart what the machine would have drawn without any work.
 """
 
 from dataclasses import dataclass, replace
@@ -13,15 +13,17 @@ class Energy:
     """Energy of an interval and what the number is worth."""
 
     energy_j: float | None
-    """Joules of all packages and their memory; None where they are not known."""
+    """Joules of packages and their memory, or the part of them that is a rank's; None where they
+    are not known."""
 
     source: str | None
     """The counters read, for example `powercap:package+dram`; None where energy_j is."""
 
     quality: str
-    """`measured`; `measured_divided`, an equal share of a measured group; `measured_shared`, other
-    ranks use the packages, too; `interpolated`, shared out by time over a longer measurement;
-    `modelled`, estimated by the host of a virtual machine; `simulated`; `unavailable`."""
+    """`measured`; `measured_divided`, an equal share of a measured group; `measured_shared`, a
+    share by processor time of packages that other ranks use, too; `interpolated`, shared out by
+    time over a longer measurement; `modelled`, estimated by the host of a virtual machine;
+    `simulated`; `unavailable`."""
 
     reason: str | None = None
     """Why energy_j is None; None where it is not."""
@@ -33,20 +35,43 @@ class Energy:
     window_s: float | None = None
     """Seconds of the measurement that energy_j is a share of; None where it is a whole one."""
 
+    idle_j: float | None = None
+    """The part of energy_j that would have been drawn without any work; None where the idle power
+    was not measured."""
+
+    package_j: float | None = None
+    """Joules of the packages and their memory, whoever worked there; None where energy_j is."""
+
+    n_ranks: int | None = None
+    """Ranks that package_j was shared out among; None where energy_j is."""
+
+    @property
+    def dynamic_j(self) -> float | None:
+        """What the work has added to the idle power; None where that was not measured."""
+        return None if self.idle_j is None else self.energy_j - self.idle_j
+
+    def scaled(self, share: float) -> "Energy":
+        """A share of it by time, of the package's energy, too; nothing of what is not known."""
+        if self.energy_j is None:
+            return self
+        return replace(
+            self,
+            energy_j=self.energy_j * share,
+            resolution_j=self.resolution_j * share,
+            idle_j=None if self.idle_j is None else self.idle_j * share,
+            package_j=self.package_j * share,
+        )
+
     def divided(self, parts: int) -> "Energy":
         """An equal share: of one of several repetitions that were trained together.
 
-        The shares add up to what was measured, but no counter has told them apart.
+        The shares add up to what was measured, but no counter has told them apart. The package's
+        energy is not divided: it is what the package has drawn meanwhile.
         """
         if parts == 1 or self.energy_j is None:
             return self
         quality = "measured_divided" if self.quality == "measured" else self.quality
-        return replace(
-            self,
-            energy_j=self.energy_j / parts,
-            resolution_j=self.resolution_j / parts,
-            quality=quality,
-        )
+        return replace(self.scaled(1 / parts), quality=quality, package_j=self.package_j)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,11 @@ class Series:
         return tuple(self._breaks)
 
     @property
+    def newest_uj(self) -> int:
+        """E at the last sample; 0 before the first."""
+        return self._energies_uj[-1] if self._energies_uj else 0
+
+    @property
     def failure(self) -> str | None:
         """Why the newest sample failed; None if it did not."""
         return self._failure

@@ -4,6 +4,7 @@ A source knows one interface of the kernel (`powercap`; performance events are a
 of time. The meter knows time and nothing of files.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +38,12 @@ class Domain:
 
     note: str | None = None
     """What is odd about it, for people."""
+
+    @property
+    def package(self) -> int | None:
+        """Number of the package that it belongs to; None where its name does not say."""
+        found = re.match(r"package-(\d+)", self.name)
+        return int(found[1]) if found else None
 
     @property
     def wrap_s(self) -> float:

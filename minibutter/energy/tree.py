@@ -39,11 +39,13 @@ def build_tree(root: Path, profile: Profile, start_uj: dict[str, int]) -> None:
     _write(root / "proc/sys/kernel/perf_event_paranoid", "2")
     for number, pmu in enumerate(profile.pmus):
         _write(root / "sys/bus/event_source/devices" / pmu / "type", str(4 + number))
-    cpus = sorted({cpu for cache in profile.caches for cpu in cache.cpus}) or [0]
+    package_of = {cpu: number for number, cpus in enumerate(profile.packages) for cpu in cpus}
+    cpus = sorted({*package_of, *(cpu for cache in profile.caches for cpu in cache.cpus)})
     _write(root / _CPUS / "online", f"0-{cpus[-1]}" if cpus[-1] else "0")
     _write(root / _CPUS / "possible", f"0-{cpus[-1]}" if cpus[-1] else "0")
     for cpu in cpus:
-        _write(root / _CPUS / f"cpu{cpu}/topology/physical_package_id", "0")
+        topology = root / _CPUS / f"cpu{cpu}/topology"
+        _write(topology / "physical_package_id", str(package_of.get(cpu, 0)))
         own = [cache for cache in profile.caches if cpu in cache.cpus]
         for index, cache in enumerate(own):
             _add_cache(root / _CPUS / f"cpu{cpu}/cache/index{index}", cache)

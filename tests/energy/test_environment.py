@@ -17,6 +17,7 @@ def test_everything_that_a_server_tells_is_recorded(make_tree):
     machine.write(f"{CPU}/cpufreq/boost", 1)
     machine.write(f"{CPU}/smt/active", 1)
     machine.write("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never")
+    machine.write("proc/sys/kernel/random/boot_id", "6d0bf1a0-0000-4000-8000-00000000000a")
     assert read_environment(machine.root, {1, 0}).columns() == {
         "affinity": "0-1",
         "governor": "performance",
@@ -25,6 +26,7 @@ def test_everything_that_a_server_tells_is_recorded(make_tree):
         "microcode": "0x2b000603",  # of the first processor
         "hypervisor": "none",
         "transparent_huge_pages": "madvise",
+        "boot_id": "6d0bf1a0-0000-4000-8000-00000000000a",
     }
     assert read_environment(machine.root, {0, 2}).governor == "performance,powersave"
     assert read_environment(machine.root, {3}).governor is None

@@ -208,17 +208,6 @@ def test_fault_23_the_one_core_of_amd_processors_is_read_apart(make_machine):
         assert meter.domains_between(begin, end)["package-0/core"].energy_j == 6.0
 
 
-def test_fault_29_ranks_that_all_read_are_marked_as_sharing(server):
-    """Each of them has the whole: whoever adds them counts it several times."""
-    with server.meter(shared=True) as one, server.meter(shared=True) as other:
-        regions = [(meter, meter.stamp()) for meter in (one, other)]
-        server.draw_all()
-        energies = [meter.between(begin, meter.stamp()) for meter, begin in regions]
-    assert [energy.energy_j for energy in energies] == [40.0, 40.0]
-    assert {energy.quality for energy in energies} == {"measured_shared"}
-    assert {energy.divided(2).quality for energy in energies} == {"measured_shared"}
-
-
 def test_fault_30_a_step_of_the_wall_clock_changes_nothing(single, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: -1e9)
     monkeypatch.setattr(time, "time_ns", lambda: -(10**18))

@@ -239,7 +239,7 @@ def test_fault_28_after_a_fork_the_child_has_no_meter_and_says_so(single):
     with single.meter() as meter:
         begin = meter.stamp()
         reading, writing = os.pipe()
-        with meter._lock:
+        with meter._sampler.lock:
             child = os.fork()
         if child == 0:
             signal.alarm(20)  # If it waits for the lock after all, it must not for ever.

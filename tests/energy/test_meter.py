@@ -24,6 +24,9 @@ def test_energy_says_where_it_comes_from_and_what_it_is_worth(server):
         reason=None,
         resolution_j=pytest.approx(40.0 * 2e-3, rel=1e-6),
         window_s=None,
+        idle_j=None,
+        package_j=40.0,
+        n_ranks=1,
     )
 
 
@@ -132,9 +135,9 @@ def test_heartbeat_beats_four_times_a_wrap_at_the_bound_and_every_half_minute(ma
 
 
 def test_heartbeat_reads_while_nobody_asks_and_stops_with_the_meter(single, monkeypatch):
-    monkeypatch.setattr("minibutter.energy.meter.LONGEST_PERIOD_S", 0.002)
+    monkeypatch.setattr("minibutter.energy.sampler.LONGEST_PERIOD_S", 0.002)
     with single.meter() as meter:
-        thread = meter._thread
+        thread = meter._sampler._thread
         assert thread.daemon
         deadline_s = time.monotonic() + 30
         while meter.cost.reads < 5 and time.monotonic() < deadline_s:
@@ -144,14 +147,14 @@ def test_heartbeat_reads_while_nobody_asks_and_stops_with_the_meter(single, monk
 
 
 def test_heartbeat_survives_what_should_not_happen(single, monkeypatch):
-    monkeypatch.setattr("minibutter.energy.meter.LONGEST_PERIOD_S", 0.002)
+    monkeypatch.setattr("minibutter.energy.sampler.LONGEST_PERIOD_S", 0.002)
     files = FaultyFiles()
     with single.meter(files=files) as meter:
         monkeypatch.setattr(meter._source, "check", lambda: 1 / 0)
         reads, deadline_s = meter.cost.reads, time.monotonic() + 30
         while meter.cost.reads < reads + 5 and time.monotonic() < deadline_s:
             time.sleep(0.005)
-        assert meter._thread.is_alive()
+        assert meter._sampler._thread.is_alive()
         assert meter.cost.reads >= reads + 5
 
 
@@ -233,4 +236,5 @@ def test_the_root_of_the_counters_comes_from_the_environment(single, monkeypatch
 def test_every_field_of_an_energy_is_described():
     assert [field.name for field in fields(Energy)] == [
         "energy_j", "source", "quality", "reason", "resolution_j", "window_s",
+        "idle_j", "package_j", "n_ranks",
     ]  # fmt: skip

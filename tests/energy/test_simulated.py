@@ -205,7 +205,7 @@ def test_many_processes_work_on_one_machine_and_no_joule_is_lost(tmp_path):
 def test_a_machine_is_recognised_by_its_folder_and_from_the_environment(machine, monkeypatch):
     monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(machine.root))
     assert is_simulated(machine.root)
-    with open_meter(shared=True) as meter:
+    with open_meter() as meter:
         assert meter.is_simulated
         assert meter.source == "simulated:package+dram"
 
