@@ -4,7 +4,8 @@ Everything here turns a frame into a frame of short strings; how it is drawn is 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,9 @@ _SHOWN_WHERE_DIFFERENT = (
     "seed", "evaluate_train", "on_divergence",
 )  # fmt: skip
 _LABELS = {"dataset": "data set", "learning_rate": "lr", "batch_size": "batch"}
+
+MAX_FOREIGN_LOAD = 0.02
+"""Of a node's processor time; what others take above that is worth a warning."""
 
 MAX_LINES = 5
 """Messages of one kind that a person will read."""
@@ -138,8 +142,6 @@ def energy_text(runs: pd.DataFrame) -> str:
     is_simulated = runs["energy_quality"] == "simulated"
     if is_simulated.any():
         joules = f"{runs.loc[is_simulated, 'energy_j'].sum():.1f} J"
-        if (runs.loc[is_simulated, "n_ranks"] > 1).any():
-            joules = "joules that overlap where ranks shared a package"
         counted = f"{is_simulated.sum()} of {len(runs)} runs"
         note = f"energy: {counted} are simulated: {joules}, of which none was measured"
         return note if is_simulated.all() else f"{note}; {energy_text(runs[~is_simulated])}"
@@ -147,14 +149,36 @@ def energy_text(runs: pd.DataFrame) -> str:
         sources = ", ".join(sorted(set(runs.loc[known, "energy_source"])))
         qualities = ", ".join(sorted(set(runs.loc[known, "energy_quality"])))
         total = runs.loc[known, "energy_j"].sum()
-        if "measured_shared" in qualities:
-            return (
-                f"energy: {sources}, {qualities}: {known.sum()} of {len(runs)} runs; ranks shared "
-                "the package, so their joules overlap and must not be added"
-            )
-        return f"energy: {total:.1f} J over {known.sum()} of {len(runs)} runs ({sources})"
+        return (
+            f"energy: {total:.1f} J over {known.sum()} of {len(runs)} runs ({sources}; {qualities})"
+        )
     reason = runs["energy_reason"].dropna().mode()
     return f"energy: not measured: {reason.iloc[0] if len(reason) else 'reason unknown'}"
+
+
+def account_text(account: Mapping[str, Any]) -> str:
+    """One sentence on the energy of a node while a job trained.
+
+    Parameters
+    ----------
+    account : as `energy.account.NodeAccount` has its columns.
+    """
+    node = f"energy of {account['hostname']}"
+    if account["attributed_j"] is None:
+        return f"{node}: not accounted for: {account['reason']}"
+    idle = "idle power not measured"
+    if account["idle_j"] is not None:
+        idle = f"{account['idle_j']:.1f} J idle at {account['idle_before_w']:.1f} W"
+        if account["idle_after_w"] is not None:
+            idle += f" ({account['idle_after_w']:.1f} W afterwards)"
+    text = (
+        f"{node}: {account['total_j']:.1f} J = {account['attributed_j']:.1f} J in runs + {idle} + "
+        f"{account['unattributed_j']:.1f} J between them"
+    )
+    load = account["foreign_load"]
+    if load is not None and load > MAX_FOREIGN_LOAD:
+        text += f"; others took {load:.0%} of its processors, and their joules are in it"
+    return text
 
 
 def _runs(row: pd.Series) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from minibutter import datasets, hierarchy, store
 from minibutter.datasets import Dataset, DatasetError
-from minibutter.energy import Cost, Energy, Meter, unavailable_energy
+from minibutter.energy import Cost, Energy, RegionMeter, unavailable_energy
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import TILING_SIZES, Experiment
@@ -66,7 +66,7 @@ def execute_group(
     experiment: Experiment,
     repetitions: Sequence[int],
     *,
-    meter: Meter,
+    meter: RegionMeter,
     provenance: Provenance,
     sweep: str,
     data_dir: Path | None = None,
@@ -103,7 +103,8 @@ def execute_group(
     """
     origin = {"started_at": datetime.now(UTC), "rank": rank, "n_ranks": n_ranks}
     origin |= provenance.columns() | read_environment().columns()
-    origin |= {"schema_version": store.SCHEMA_VERSION}
+    origin |= {"schema_version": store.SCHEMA_VERSION, "package": meter.package}
+    origin |= {"energy_reader_rank": meter.reader_rank}
     known = {
         repetition: _identity_columns(experiment, repetition, sweep) | origin
         for repetition in repetitions
@@ -214,7 +215,7 @@ def _train(
     group: TrainingGroup,
     n_repetitions: int,
     traffic: dict[str, float | None],
-    meter: Meter,
+    meter: RegionMeter,
     on_epoch: Callable[[int, EpochRow], None] | None,
 ) -> list["_Course"]:
     """Train a group until its epochs are over or all its repetitions have stopped.
@@ -226,8 +227,7 @@ def _train(
     flusher = CacheFlusher(hierarchy.flushed_bytes()) if spec.cache_state == "cold" else None
     flops = experiment.flops_per_epoch * n_repetitions
     moved = {hierarchy.level_of(column): n for column, n in traffic.items() if n is not None}
-    cost_before, started_ns, started_s = meter.cost, meter.stamp(), time.perf_counter()
-    meter.forget_before(started_ns)
+    cost_before, started_ns, started_s = meter.cost, meter.begin(), time.perf_counter()
     regions: list[tuple[int, int]] = []
     epoch_duration_s: float | None = None
     for epoch in range(1, spec.epochs + 1):
@@ -248,10 +248,15 @@ def _train(
         if ending:
             ended_ns, share_s = meter.stamp(), (time.perf_counter() - started_s) / n_repetitions
             energy = meter.between(started_ns, ended_ns).divided(n_repetitions)
+            span = {"begun_ns": started_ns, "ended_ns": ended_ns}
+            span |= {"foreign_load": meter.foreign_load(started_ns, ended_ns)}
+            if energy.energy_j is not None:
+                span |= {"energy_mode": meter.mode}
             # Short epochs share windows with their neighbours, so that all are asked for at once.
             energies = [each.divided(n_repetitions) for each in meter.along(regions)]
             for course in ending:
                 course.end(spec, share_s, energy, energies, meter.cost - cost_before)
+                course.outcome |= span
         if len(ending) == len(going):
             break
     return courses
@@ -295,6 +300,10 @@ class _Course:
             "error": None,
             "duration_s": duration_s,
             **_energy_columns(energy),
+            "energy_idle_j": energy.idle_j,
+            "energy_dynamic_j": energy.dynamic_j,
+            "energy_package_j": energy.package_j,
+            "energy_ranks": energy.n_ranks,
             "meter_reads": cost.reads,
             "meter_cpu_s": cost.cpu_s,
         }
@@ -336,6 +345,14 @@ class _EpochColumns:
         columns["energy_window_s"] = [energy.window_s for energy in self.energies]
         return columns
 
+
+_SPAN_COLUMNS = (
+    *("begun_ns", "ended_ns", "foreign_load", "energy_mode", "energy_ranks"),
+    *("energy_idle_j", "energy_dynamic_j", "energy_package_j"),
+    *("energy_tail_j", "finish_spread_s"),
+)
+"""Columns of `runs` that stay empty where a run has failed; the last two are filled by who makes
+ranks a gang."""
 
 _ENERGY_COLUMNS = {
     "energy_j": "energy_j",
@@ -383,6 +400,7 @@ def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> di
         "data_source": None,
         "data_sha256": None,
         "lanes": None,
+        **dict.fromkeys(_SPAN_COLUMNS),
         **hierarchy.work_columns(experiment.workload),
         **dict.fromkeys(hierarchy.TRAFFIC_COLUMNS),
         **dict.fromkeys(_USED_SIZES),

@@ -317,12 +317,6 @@ def test_epochs_too_short_for_the_counters_share_windows(plan, tmp_path):
     assert result.run["meter_reads"] >= 2 + 2 * 60
 
 
-def test_a_share_of_shared_packages_stays_marked_as_shared(plan, tmp_path):
-    with ticking_meter(tmp_path, shared=True) as meter:
-        (result, _) = execute_group(plan(), range(2), meter)
-    assert result.run["energy_quality"] == "measured_shared"
-
-
 TILING = {"tile_rows": 4, "tile_columns": 32, "block_rows": 48, "block_depth": 64}
 
 

@@ -23,6 +23,22 @@ Lanes = Annotated[
         help="Repetitions to train together: 1 to 16, or auto, which packs where it pays."
     ),
 ]
+Energy = Annotated[
+    str,
+    typer.Option(
+        "--energy",
+        help="Joules of ranks that share a node. shared: a part by processor time; gang: the ranks "
+        "of a package train the same at the same time, and get equal parts; auto: shared, without "
+        "idle power.",
+    ),
+]
+IdleSeconds = Annotated[
+    float,
+    typer.Option(
+        "--idle-seconds",
+        help="Sleep before and after, which tells the idle power; with shared and gang.",
+    ),
+]
 Target = Annotated[str | None, typer.Option(help="Target column of a local file.")]
 Task = Annotated[str | None, typer.Option(help="regression or classification, for a local file.")]
 

@@ -23,6 +23,8 @@ def run_and_show(
     out: Path | None,
     data_dir: Path | None,
     lanes: str,
+    energy: str,
+    idle_s: float,
     as_json: bool,
 ) -> None:
     """Do what is missing of a sweep, show how it goes, and end with its exit code."""
@@ -30,7 +32,13 @@ def run_and_show(
     reporter = Silent() if as_json else for_people()
     try:
         outcome = launch.run_sweep(
-            read_sweep, reporter=reporter, out=out, data_dir=data_dir, lanes=lanes
+            read_sweep,
+            reporter=reporter,
+            out=out,
+            data_dir=data_dir,
+            lanes=lanes,
+            energy=energy,
+            idle_s=idle_s,
         )
     except KeyboardInterrupt:
         print(launch.INTERRUPTED, file=sys.stderr)
@@ -49,6 +57,7 @@ def run_and_show(
                 "failed": outcome.n_failed,
                 "diverged": outcome.n_diverged,
                 "duration_s": outcome.duration_s,
+                "node_energy": [account.columns() for account in outcome.accounts],
                 "experiments": records(outcome.experiments),
             }
         )

@@ -1,6 +1,6 @@
 """`minibutter sweep`: run, plan and list sweeps."""
 
-from minibutter.cli.options import DataDir, Json, Lanes, Out, SweepSource
+from minibutter.cli.options import DataDir, Energy, IdleSeconds, Json, Lanes, Out, SweepSource
 from minibutter.sweeps import QUICKSTART
 
 
@@ -9,6 +9,8 @@ def run(
     out: Out = None,
     data_dir: DataDir = None,
     lanes: Lanes = "auto",
+    energy: Energy = "auto",
+    idle_seconds: IdleSeconds = 10.0,
     as_json: Json = False,
 ) -> None:
     """Do all runs of a sweep that are not done yet; `mpirun -n N` spreads them over ranks."""
@@ -16,7 +18,9 @@ def run(
     from minibutter.experiments import CHECKS
     from minibutter.sweeps.spec import load_sweep
 
-    run_and_show(lambda: load_sweep(sweep, CHECKS), out, data_dir, lanes, as_json)
+    run_and_show(
+        lambda: load_sweep(sweep, CHECKS), out, data_dir, lanes, energy, idle_seconds, as_json
+    )
 
 
 def plan(

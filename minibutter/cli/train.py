@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from minibutter.cli.options import DataDir, Json, Lanes, Out, Target, Task
+from minibutter.cli.options import DataDir, Energy, IdleSeconds, Json, Lanes, Out, Target, Task
 
 
 def train(
@@ -56,6 +56,8 @@ def train(
     out: Out = None,
     data_dir: DataDir = None,
     lanes: Lanes = "auto",
+    energy: Energy = "auto",
+    idle_seconds: IdleSeconds = 10.0,
     as_json: Json = False,
 ) -> None:
     """Train one network, several times, and keep its ten metrics of every epoch.
@@ -66,5 +68,11 @@ def train(
     from minibutter.cli.running import run_and_show, single_experiment
 
     run_and_show(
-        lambda: single_experiment(asked, repetitions, data_dir), out, data_dir, lanes, as_json
+        lambda: single_experiment(asked, repetitions, data_dir),
+        out,
+        data_dir,
+        lanes,
+        energy,
+        idle_seconds,
+        as_json,
     )

@@ -44,6 +44,8 @@ class Job:
     out : directory of the results.
     experiments : by id.
     groups : the runs to do, those that take longest first.
+    blocks : the same groups, in what is granted at once: a group for a rank or, where the ranks of
+        a package are a gang, groups of the same size for as many of them as there are.
     n_done : runs that stood in the directory already.
     notes : what was found and mended in the directory.
     """
@@ -52,6 +54,7 @@ class Job:
     out: Path
     experiments: dict[str, Experiment]
     groups: tuple[Group, ...]
+    blocks: tuple[tuple[Group, ...], ...]
     n_done: int
     notes: tuple[str, ...]
 
@@ -87,6 +90,7 @@ def prepare_job(
     data_dir: Path | None,
     n_ranks: int = 1,
     lanes: int | str = AUTO,
+    gang_size: int = 1,
 ) -> Job:
     """Decide what is to do: plan, make sure that the data are there, look for finished runs.
 
@@ -98,6 +102,7 @@ def prepare_job(
     n_ranks : ranks that will do it.
     lanes : repetitions to train together where they can be packed, 1 to 16, or "auto": where the
         estimate of `nn.cost` says that it pays.
+    gang_size : ranks that train repetitions of the same experiment at the same time.
 
     Raises
     ------
@@ -128,12 +133,16 @@ def prepare_job(
         out=out,
         experiments=experiments,
         groups=tuple(Group(key, (r,)) for key, missing in pending.items() for r in missing),
+        blocks=(),
         n_done=sum(requested.values()) - sum(map(len, pending.values())),
         notes=tuple(notes),
     )
-    groups = _pack(job, pending, n_ranks, lanes)
-    # Python's sort is stable: groups of equal cost keep the order of the file.
-    return replace(job, groups=tuple(sorted(groups, key=job.work, reverse=True)))
+    blocks = _pack(job, pending, n_ranks, lanes, gang_size)
+    # Python's sort is stable: blocks of equal cost keep the order of the file.
+    blocks.sort(key=lambda block: job.work(block[0]), reverse=True)
+    return replace(
+        job, groups=tuple(group for block in blocks for group in block), blocks=tuple(blocks)
+    )
 
 
 def _read_lanes(lanes: int | str) -> int | None:
@@ -148,24 +157,46 @@ def _read_lanes(lanes: int | str) -> int | None:
     )
 
 
-def _pack(job: Job, pending: dict[str, list[int]], n_ranks: int, lanes: int | None) -> list[Group]:
-    """Groups of the missing repetitions of every experiment.
+def _pack(
+    job: Job,
+    pending: dict[str, list[int]],
+    n_ranks: int,
+    lanes: int | None,
+    gang_size: int,
+) -> list[tuple[Group, ...]]:
+    """Blocks of the missing repetitions of every experiment.
 
     Only as many ranks are kept busy with one experiment as its part of the work is worth: the
     others have other experiments to train.
     """
     total = job.total_work
-    groups = []
+    blocks = []
     for key, missing in pending.items():
         experiment = job.experiments[key]
         alone = sum(job.work(Group(key, (repetition,))) for repetition in missing)
         ranks = math.ceil(n_ranks * alone / total - 1e-9) if total else 1
-        size = _group_size(experiment, len(missing), max(ranks, 1), lanes)
-        groups += [
-            Group(key, tuple(missing[start : start + size]))
-            for start in range(0, len(missing), size)
-        ]
-    return groups
+        size = _group_size(experiment, len(missing), max(ranks, gang_size), lanes)
+        blocks += _cut(key, missing, size, gang_size)
+    return blocks
+
+
+def _cut(key: str, missing: list[int], size: int, gang_size: int) -> list[tuple[Group, ...]]:
+    """Groups of at most `size` repetitions, `gang_size` of them a block.
+
+    The groups of a gang are of one size, so that they end together; what is left over becomes a
+    block of smaller groups, and in the end one of fewer.
+    """
+    blocks = []
+    while missing:
+        each = min(size, max(len(missing) // gang_size, 1)) if gang_size > 1 else size
+        taken, missing = missing[: each * gang_size], missing[each * gang_size :]
+        blocks.append(
+            tuple(
+                Group(key, tuple(taken[start : start + each]))
+                for start in range(0, len(taken), each)
+            )
+        )
+    return blocks
 
 
 def _group_size(experiment: Experiment, n_pending: int, n_ranks: int, lanes: int | None) -> int:

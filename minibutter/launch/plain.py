@@ -8,6 +8,7 @@ from pathlib import Path
 from minibutter import report
 from minibutter.experiments import CHECKS
 from minibutter.launch.job import AUTO, MAX_LANES, Job
+from minibutter.launch.node import ENERGY_MODES, IDLE_S
 from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
 from minibutter.launch.sweep import EXIT_DONE, EXIT_REFUSED, Outcome, run_sweep
 from minibutter.sweeps import QUICKSTART
@@ -83,6 +84,8 @@ def closing_lines(outcome: Outcome) -> list[str]:
         f"{outcome.n_runs} runs in {report.duration_text(outcome.duration_s)}"
         + (f", {outcome.job.n_done} were done before" if outcome.job.n_done else ""),
         report.energy_text(outcome.runs),
+        *outcome.notes,
+        *(report.account_text(account.columns()) for account in outcome.accounts),
         f"epochs:  {outcome.job.out / 'epochs'}   (pandas.read_parquet opens the folder)",
         f"runs:    {outcome.job.out / 'runs'}",
         f"summary: {outcome.job.out / 'summary'}",
@@ -116,6 +119,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="directory of the results (results/NAME)")
     parser.add_argument("--data-dir", type=Path, help="folder of local .tsv.gz data sets")
     parser.add_argument(
+        "--energy",
+        default=AUTO,
+        choices=ENERGY_MODES,
+        help="joules of ranks that share a node: shared: by processor time; gang: the ranks of a "
+        "package train the same at the same time; auto: shared, without idle power "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--idle-seconds",
+        type=float,
+        default=IDLE_S,
+        help="sleep before and after, for the idle power; not in auto (default: %(default)s)",
+    )
+    parser.add_argument(
         "--lanes",
         default=AUTO,
         help=f"repetitions to train together: 1 to {MAX_LANES}, or {AUTO}, which packs where it "
@@ -129,6 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
             out=options.out,
             data_dir=options.data_dir,
             lanes=options.lanes,
+            energy=options.energy,
+            idle_s=options.idle_seconds,
         )
     except LaunchRefused as refusal:
         if str(refusal):

@@ -10,12 +10,17 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from minibutter.energy.environment import read_boot_id
+
 NAP_S = 0.02
 """Pause between two looks at the mailbox."""
+
+SHORTEST_NAP_S = 0.0002
+"""Pause of a rank that has just come to a meeting."""
 
 FORWARDING_S = 1.0
 """Left to the launcher for passing on the last words: MPICH's kills the ranks as soon as one aborts
@@ -57,10 +62,62 @@ class Progress:
     is_done: bool = False
 
 
+class Circle:
+    """Ranks that meet: those of a node, or of a gang; one, where there is no MPI.
+
+    Attributes
+    ----------
+    rank, size : of this circle.
+    """
+
+    rank, size = 0, 1
+
+    def meet(self, value: Any = None, meanwhile: Callable[[], None] | None = None) -> list[Any]:
+        """Wait until all have come, and hear what each of them says, in the order of ranks.
+
+        Who is early sleeps.
+
+        Parameters
+        ----------
+        meanwhile : called now and then while this rank waits.
+        """
+        return [value]
+
+    def split(self, key: Hashable) -> "Circle":
+        """The ranks that give the same key."""
+        return self
+
+
+class _MpiCircle(Circle):
+    """A communicator whose barriers do not spin."""
+
+    def __init__(self, comm: Any) -> None:
+        self._comm = comm
+        self.rank, self.size = comm.rank, comm.size
+
+    def meet(self, value: Any = None, meanwhile: Callable[[], None] | None = None) -> list[Any]:
+        if self.size == 1:
+            return [value]
+        arrived = self._comm.Ibarrier()
+        # Short at first, for those who come together; long where a rank waits for minutes.
+        nap_s = SHORTEST_NAP_S
+        while not arrived.Test():
+            time.sleep(nap_s)
+            nap_s = min(2 * nap_s, NAP_S)
+            if meanwhile is not None:
+                meanwhile()
+        return self._comm.allgather(value)
+
+    def split(self, key: Hashable) -> Circle:
+        keys = self.meet(key)
+        return _MpiCircle(self._comm.Split(keys.index(key), self.rank))
+
+
 class Alone:
     """One rank without MPI."""
 
-    rank, size, node_size = 0, 1, 1
+    rank, size = 0, 1
+    everybody = node = Circle()
 
     def broadcast(self, value: Any) -> Any:
         return value
@@ -79,7 +136,12 @@ class Alone:
 
 
 class Team:
-    """The ranks of an MPI launcher."""
+    """The ranks of an MPI launcher.
+
+    Attributes
+    ----------
+    everybody : all of them. node : those that run on the same kernel, whatever their containers.
+    """
 
     _PROGRESS_TAG, _FAREWELL_TAG, _READY_TAG = 1, 2, 3
 
@@ -90,10 +152,22 @@ class Team:
         self._comm = MPI.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
         _refuse_another_mpi(self.size, MPI.Get_library_version().split("\n")[0])
-        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
-        self.node_size = node.size
-        node.Free()
+        self.everybody = _MpiCircle(self._comm.Dup())
+        self.node = self.everybody.split(self._find_node())
         self._sends: list = []
+
+    def _find_node(self) -> Hashable:
+        """What all ranks of this kernel have in common and no others.
+
+        Ranks that share memory do, but containers of one kernel may not share it, and its counters
+        must have one reader. So the kernel's own name for its present life counts where there is
+        one.
+        """
+        sharing = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        first = sharing.allreduce(self.rank, op=self._mpi.MIN)
+        sharing.Free()
+        boot_id = read_boot_id()
+        return first if boot_id is None else boot_id
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank; the others sleep until it is there."""

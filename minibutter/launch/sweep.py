@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from minibutter import runs, store
 from minibutter.datasets import DatasetError
-from minibutter.energy import open_meter
+from minibutter.energy.account import NodeAccount
 from minibutter.launch.job import AUTO, Group, Job, prepare_job
+from minibutter.launch.node import IDLE_S, Node
 from minibutter.launch.ranks import NAP_S, Alone, LaunchRefused, Progress, Team, find_ranks
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.training import EpochRow, compile_kernels
@@ -36,6 +37,8 @@ class Outcome:
     n_runs, n_failed, n_diverged : of this call, over all ranks.
     duration_s : wall-clock time of this call.
     experiments, runs : the summary and the `runs` table of the whole directory.
+    accounts : what became of the energy of every node, where ranks shared it.
+    notes : what people should know about that.
     """
 
     job: Job
@@ -45,6 +48,8 @@ class Outcome:
     duration_s: float
     experiments: pd.DataFrame = field(repr=False)
     runs: pd.DataFrame = field(repr=False)
+    accounts: list[NodeAccount]
+    notes: list[str]
 
     @property
     def exit_code(self) -> int:
@@ -75,6 +80,8 @@ def run_sweep(
     out: Path | None = None,
     data_dir: Path | None = None,
     lanes: int | str = AUTO,
+    energy: str = AUTO,
+    idle_s: float = IDLE_S,
 ) -> Outcome | None:
     """Do what is missing of a sweep, on all ranks of this launch.
 
@@ -85,6 +92,9 @@ def run_sweep(
     out : directory of the results; `results/NAME` by default.
     data_dir : where local data sets lie.
     lanes : repetitions to train together, see `prepare_job`; cannot change a number.
+    energy : how joules are found where ranks share a node, see `node`; cannot change a number
+        either, but joules and seconds.
+    idle_s : seconds of sleep before and after, for the idle power.
 
     Returns
     -------
@@ -97,7 +107,8 @@ def run_sweep(
     """
     ranks = find_ranks()
     try:
-        return _run_sweep(ranks, read_sweep, reporter, out, data_dir, lanes)
+        with Node(ranks, energy, idle_s) as node:
+            return _run_sweep(ranks, node, read_sweep, reporter, out, data_dir, lanes)
     except LaunchRefused:
         raise
     except BaseException as cause:
@@ -107,6 +118,7 @@ def run_sweep(
 
 def _run_sweep(
     ranks: Alone | Team,
+    node: Node,
     read_sweep: Callable[[], Sweep],
     reporter: Reporter,
     out: Path | None,
@@ -114,10 +126,11 @@ def _run_sweep(
     lanes: int | str,
 ) -> Outcome | None:
     started_s = time.perf_counter()
+    worker, n_workers, gang_size = _find_workers(ranks, node)
     decision: Job | LaunchRefused | None = None
     if ranks.rank == 0:
         try:
-            decision = prepare_job(read_sweep(), out, data_dir, ranks.size, lanes)
+            decision = prepare_job(read_sweep(), out, data_dir, ranks.size, lanes, gang_size)
         except (SweepError, DatasetError, store.StoreError) as error:
             decision = LaunchRefused(str(error))
     job = ranks.broadcast(decision)
@@ -141,13 +154,17 @@ def _run_sweep(
     for dtype, kernel, tiling in _what_to_compile(job):
         compile_kernels(dtype, kernel, tiling)
     training_since_s = time.perf_counter()
-    own = _work_through(job, ranks, data_dir, look_around)
+    node.begin()
+    _work_through(job.blocks[worker::n_workers], job, ranks, node, data_dir, look_around)
+    if ranks.rank == 0:
+        while not all(progress.is_done for progress in newest):
+            time.sleep(NAP_S)
+            look_around(newest[0])
+    accounts = [account for account in ranks.everybody.meet(node.end()) if account is not None]
     if ranks.rank != 0:
         ranks.part()
         return None
-    while not all(progress.is_done for progress in newest):
-        time.sleep(NAP_S)
-        look_around(own)
+    store.write_accounts(job.out, [account.columns() for account in accounts])
     experiments, _ = store.write_summary(job.out)
     outcome = Outcome(
         job=job,
@@ -157,6 +174,8 @@ def _run_sweep(
         duration_s=time.perf_counter() - started_s,
         experiments=experiments,
         runs=store.read_runs(job.out),
+        accounts=accounts,
+        notes=node.notes,
     )
     reporter.end(outcome)
     ranks.part()
@@ -225,23 +244,37 @@ def _span(repetitions: Sequence[int]) -> str:
     return ",".join(map(str, repetitions))
 
 
+def _find_workers(ranks: Alone | Team, node: Node) -> tuple[int, int, int]:
+    """Number of this rank's gang, how many there are, and how many ranks the smallest has.
+
+    Without gangs, every rank is one.
+    """
+    leader = node.gang.meet(ranks.rank)[0]
+    gangs = dict(ranks.everybody.meet((leader, node.gang.size)))
+    return sorted(gangs).index(leader), len(gangs), min(gangs.values())
+
+
 def _work_through(
-    job: Job, ranks: Alone | Team, data_dir: Path | None, pass_on: Callable[[Progress], None]
-) -> Progress:
-    """Train this rank's share of the groups, one after the other."""
-    share = job.groups[ranks.rank :: ranks.size]
+    blocks: Sequence[tuple[Group, ...]],
+    job: Job,
+    ranks: Alone | Team,
+    node: Node,
+    data_dir: Path | None,
+    pass_on: Callable[[Progress], None],
+) -> None:
+    """Train this rank's part of the blocks of its gang, one after the other."""
     with (
         # One rank is one core; BLAS is loaded by now, with the kernels.
         threadpool_limits(1),
         store.ShardWriter(job.out, f"rank{ranks.rank}") as writer,
-        open_meter(shared=ranks.node_size > 1) as meter,
     ):
         tracker = _Tracker(job, ranks.rank, writer, pass_on)
-        for group in share:
-            results = runs.execute_group(
+
+        def train(group: Group) -> list[RunResult]:
+            return runs.execute_group(
                 job.experiments[group.experiment_id],
                 group.repetitions,
-                meter=meter,
+                meter=node.meter,
                 provenance=read_provenance(),
                 sweep=job.name,
                 data_dir=data_dir,
@@ -249,8 +282,17 @@ def _work_through(
                 n_ranks=ranks.size,
                 on_epoch=partial(tracker.on_epoch, group),
             )
+
+        for block in blocks:
+            has_part = node.gang.rank < len(block)
+            group = block[node.gang.rank] if has_part else None
+            results = node.train_together(
+                partial(train, group) if has_part else None,
+                len(block),
+                lambda: pass_on(tracker.progress),
+            )
             for result in results:
                 writer.add(result.run, result.epochs)
-            tracker.on_group(group, results)
+            if has_part:
+                tracker.on_group(group, results)
     tracker.on_end()
-    return tracker.progress

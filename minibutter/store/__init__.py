@@ -2,9 +2,11 @@
 
 `schema` names the columns, `shards` writes and reads single files, `recovery` puts a directory in
 order after a kill, `manifest` says which sweep a directory belongs to, `tables` reads the results
-back and `summary` condenses the repetitions. No other room imports pyarrow.
+back, `summary` condenses the repetitions, and `accounts` says what became of the nodes' energy. No
+other room imports pyarrow.
 """
 
+from minibutter.store.accounts import read_accounts, write_accounts
 from minibutter.store.manifest import open_directory
 from minibutter.store.recovery import recover
 from minibutter.store.schema import (
@@ -28,10 +30,12 @@ __all__ = [
     "StoreError",
     "finished_runs",
     "open_directory",
+    "read_accounts",
     "read_epochs",
     "read_runs",
     "recover",
     "summarize_epochs",
     "summarize_experiments",
+    "write_accounts",
     "write_summary",
 ]

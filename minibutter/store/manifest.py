@@ -59,7 +59,7 @@ def open_directory(
             "requested": {k: max(n, known.get(k, 0)) for k, n in requested.items()},
             "document": dict(document),
         }
-        _replace(directory / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        replace_file(directory / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         for table in SCHEMAS:
             (directory / table).mkdir(exist_ok=True)
             _try_writing(directory / table)
@@ -128,7 +128,8 @@ def _continue(
     return messages
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Let a file hold another text, all of it or none, whatever happens meanwhile."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:

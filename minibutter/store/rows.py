@@ -39,7 +39,17 @@ def run_table(run: Mapping[str, Any]) -> pa.Table:
     if run["started_at"].tzinfo is None:
         raise ValueError("started_at has no time zone; use datetime.now(timezone.utc)")
     _check_energy(table)
+    if run["energy_j"] is None:
+        known = [name for name in _PARTS_OF_ENERGY if run[name] is not None]
+        if known:
+            raise ValueError(f"{', '.join(known)} must be null where energy_j is")
     return table
+
+
+_PARTS_OF_ENERGY = (
+    *("energy_idle_j", "energy_dynamic_j", "energy_package_j"),
+    *("energy_mode", "energy_ranks", "energy_tail_j", "finish_spread_s"),
+)
 
 
 def epoch_table(run: Mapping[str, Any], epochs: Mapping[str, Any] | None) -> pa.Table:

@@ -18,7 +18,7 @@ from functools import partial
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when a column changes its name, type or meaning; written to every file and every run."""
 
 METRICS = (
@@ -48,8 +48,17 @@ ENERGY_QUALITIES = (
 )
 """What an energy is worth, the weakest first. `simulated` was put in by a power model and measured
 from its counters; `modelled` is an estimate of the host of a virtual machine; `interpolated` is
-shared out by time over a window that was measured; `measured_shared` includes work of other ranks;
-`measured_divided` is an equal share of the energy of repetitions that were trained together."""
+shared out by time over a window that was measured; `measured_shared` is a part by processor time of
+packages that other ranks use, too; `measured_divided` is an equal part of the energy of repetitions
+of one experiment that were trained at the same time, in the lanes of one rank or by the ranks of a
+gang."""
+
+ENERGY_MODES = {
+    "alone": "all that the packages have drawn",
+    "shared": "a part by processor time of packages that other ranks use, too",
+    "gang": "an equal part: all ranks of the packages trained repetitions of one experiment",
+}
+"""How `energy_j` follows from the packages' energy."""
 
 TILING_SIZES = {
     "tile_rows": "rows of the register tile",
@@ -213,6 +222,38 @@ _OUTCOME = [
         )
     ),
     *map(_or_null, _energy("over all epochs, divided by lanes")),
+    _or_null(_measured("energy_idle_j", FLOAT64, "of energy_j: what idling would have drawn", "J")),
+    _or_null(
+        _measured("energy_dynamic_j", FLOAT64, "of energy_j: what came on top of idling", "J")
+    ),
+    _or_null(
+        _measured(
+            "energy_package_j",
+            FLOAT64,
+            "of the packages and their memory while the run trained, whoever worked there",
+            "J",
+        )
+    ),
+    _or_null(_measured("energy_mode", TEXT, f"one of {', '.join(ENERGY_MODES)}")),
+    _or_null(
+        _measured("energy_ranks", INT32, "ranks that the packages' energy was shared out among")
+    ),
+    _or_null(
+        _measured(
+            "energy_tail_j",
+            FLOAT64,
+            "of the packages, from the first rank of the gang that finished to the last",
+            "J",
+        )
+    ),
+    _or_null(
+        _measured("finish_spread_s", FLOAT64, "between the first and the last of the gang", "s")
+    ),
+    _or_null(
+        _measured("foreign_load", FLOAT64, "part of the node's processor time of others", "1")
+    ),
+    _or_null(_measured("begun_ns", INT64, "CLOCK_MONOTONIC before the first epoch", "ns")),
+    _or_null(_measured("ended_ns", INT64, "CLOCK_MONOTONIC after the last epoch", "ns")),
     _or_null(_measured("meter_reads", INT64, "readings of the counters while its group trained")),
     _or_null(_measured("meter_cpu_s", FLOAT64, "processor time that these readings took", "s")),
 ]
@@ -251,6 +292,9 @@ _ORIGIN = [
     _or_null(_provenance("microcode", TEXT, "revision of the processor's microcode")),
     _or_null(_provenance("hypervisor", TEXT, "none, the name of a hypervisor, or unknown")),
     _or_null(_provenance("transparent_huge_pages", TEXT, "always, madvise or never")),
+    _or_null(_provenance("boot_id", TEXT, "the kernel since its start: whose clock begun_ns is")),
+    _or_null(_provenance("package", INT32, "socket of the rank; null: several, or not looked for")),
+    _or_null(_provenance("energy_reader_rank", INT32, "rank that read; null: each for itself")),
     _or_null(_provenance("data_source", TEXT, "where the data came from")),
     _or_null(_provenance("data_sha256", TEXT, "SHA-256 of the data as fetched")),
     _or_null(_provenance("lanes", INT32, "repetitions that were trained together; 1: alone")),

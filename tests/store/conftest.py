@@ -8,6 +8,9 @@ import pytest
 from minibutter.store import METRICS, SCHEMA_VERSION, ShardWriter
 from minibutter.store.schema import TILING_SIZES, TRAFFIC_LEVELS, WORKING_SETS
 
+PARTS_OF_ENERGY = ("energy_idle_j", "energy_dynamic_j", "energy_package_j", "energy_mode",
+                   "energy_ranks")  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def make_run():
@@ -66,6 +69,16 @@ def make_run():
             "energy_reason": None,
             **{f"traffic_{level}_bytes": 1e5 for level in TRAFFIC_LEVELS},
             "energy_resolution_j": 0.05,
+            "energy_idle_j": 4.0,
+            "energy_dynamic_j": 8.25,
+            "energy_package_j": 12.25,
+            "energy_mode": "alone",
+            "energy_ranks": 1,
+            "energy_tail_j": None,
+            "finish_spread_s": None,
+            "foreign_load": None,
+            "begun_ns": 1_000_000_000,
+            "ended_ns": 1_500_000_000,
             "meter_reads": 8,
             "meter_cpu_s": 1e-4,
             **{f"{size}_used": 8 for size in TILING_SIZES},
@@ -87,6 +100,9 @@ def make_run():
             "microcode": "0x1",
             "hypervisor": "none",
             "transparent_huge_pages": "madvise",
+            "boot_id": "6d0bf1a0-0000-4000-8000-00000000000a",
+            "package": None,
+            "energy_reader_rank": None,
             "data_source": "scikit-learn",
             "data_sha256": None,
             "lanes": 1,
@@ -94,7 +110,10 @@ def make_run():
             "n_ranks": 1,
             "schema_version": SCHEMA_VERSION,
         }
-        return run | columns
+        run |= columns
+        if run["energy_j"] is None:
+            run |= dict.fromkeys(PARTS_OF_ENERGY) | columns
+        return run
 
     return make
 

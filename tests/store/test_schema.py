@@ -27,7 +27,7 @@ def test_every_column_says_its_kind_and_meaning_in_one_line(field):
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_unit_of_a_measured_column_is_the_suffix_of_its_name(field):
-    suffix = {b"s": "_s", b"J": "_j"}.get(field.metadata.get(b"unit"))
+    suffix = {b"s": "_s", b"J": "_j", b"1": "_load"}.get(field.metadata.get(b"unit"))
     is_quantity = field.metadata[b"kind"] == b"measured" and pa.types.is_floating(field.type)
     assert is_quantity == (suffix is not None)
     assert suffix is None or field.name.endswith(suffix)

@@ -204,6 +204,16 @@ def test_shard_name_says_who_wrote_it(tmp_path, store_runs, monkeypatch):
             {"energy_j": None, "energy_quality": "unavailable", "energy_reason": "none"},
             "energy_resolution_j must be null",
         ),
+        (
+            {
+                "energy_j": None,
+                "energy_quality": "unavailable",
+                "energy_reason": "none",
+                "energy_resolution_j": None,
+                "energy_package_j": 1.0,
+            },
+            "energy_package_j must be null",
+        ),
         ({"epochs_completed": 4}, "has 3 values; the run has 4"),
     ],
 )
