@@ -72,6 +72,7 @@ def execute_group(
     data_dir: Path | None = None,
     rank: int = 0,
     n_ranks: int = 1,
+    on_ready: Callable[[], None] = lambda: None,
     on_epoch: Callable[[int, EpochRow], None] | None = None,
 ) -> list[RunResult]:
     """Train repetitions together to their ends; what their user can mend becomes a failed result.
@@ -89,6 +90,8 @@ def execute_group(
     sweep : name, for the record.
     data_dir : where local data sets lie.
     rank, n_ranks : for the record; they do not change a number.
+    on_ready : called when all is prepared, before the first epoch; again before that of the next,
+        where repetitions are trained one by one.
     on_epoch : called after every epoch with its number, from 1, and the row of the first repetition
         that has not stopped.
 
@@ -126,6 +129,7 @@ def execute_group(
         traffic: dict[str, float | None] = {}
         if len(members) == 1:
             traffic = hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
+        on_ready()
         courses = _train(experiment, group, len(members), traffic, meter, on_epoch)
         for repetition, course in zip(members, courses, strict=True):
             run = known[repetition] | used | traffic | course.outcome
@@ -246,7 +250,8 @@ def _train(
             on_epoch(epoch, going[0][1])
         ending = [course for course, _ in going if course.is_over(spec)]
         if ending:
-            ended_ns, share_s = meter.stamp(), (time.perf_counter() - started_s) / n_repetitions
+            share_s = (time.perf_counter() - started_s) / n_repetitions
+            ended_ns = meter.end()
             energy = meter.between(started_ns, ended_ns).divided(n_repetitions)
             span = {"begun_ns": started_ns, "ended_ns": ended_ns}
             span |= {"foreign_load": meter.foreign_load(started_ns, ended_ns)}

@@ -141,11 +141,17 @@ class RankMeter:
 
     def begin(self) -> int:
         """Have the counters read at the begin of a run; what lies before it is settled."""
-        stamp_ns = self._clock()
-        if self._wait_for(stamp_ns):
-            stamp_ns = self._follower.newest_ns
+        stamp_ns = self.end()
         self.settle()
         return stamp_ns
+
+    def end(self) -> int:
+        """Have the counters read at the end of a run; the stamp of that reading.
+
+        A moment between two readings would share out by time what was drawn before it only.
+        """
+        stamp_ns = self._clock()
+        return self._follower.newest_ns if self._wait_for(stamp_ns) else stamp_ns
 
     def stamp(self) -> int:
         """The stamp of now; nothing is read for it."""

@@ -120,6 +120,10 @@ class Meter:
         self.forget_before(stamp_ns)
         return stamp_ns
 
+    def end(self) -> int:
+        """Read the counters at the end of a run."""
+        return self.stamp()
+
     def stamp(self, apart: bool = False) -> int:
         """Read the counters now.
 

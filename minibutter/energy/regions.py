@@ -45,6 +45,9 @@ class RegionMeter(Protocol):
     def stamp(self) -> int:
         """The stamp of now: nanoseconds of the meter's clock."""
 
+    def end(self) -> int:
+        """The stamp at which a run ends, no earlier than now."""
+
     def between(self, begin_ns: int, end_ns: int) -> Energy:
         """Energy from one stamp to a later one."""
 

@@ -139,7 +139,7 @@ def prepare_job(
     )
     blocks = _pack(job, pending, n_ranks, lanes, gang_size)
     # Python's sort is stable: blocks of equal cost keep the order of the file.
-    blocks.sort(key=lambda block: job.work(block[0]), reverse=True)
+    blocks.sort(key=lambda block: (job.work(block[0]), len(block)), reverse=True)
     return replace(
         job, groups=tuple(group for block in blocks for group in block), blocks=tuple(blocks)
     )

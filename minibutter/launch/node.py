@@ -149,7 +149,7 @@ class Node(AbstractContextManager):
 
     def train_together(
         self,
-        train: Callable[[], list[RunResult]] | None,
+        train: Callable[[Callable[[], None]], list[RunResult]] | None,
         n_members: int,
         meanwhile: Callable[[], None],
     ) -> list[RunResult]:
@@ -157,19 +157,30 @@ class Node(AbstractContextManager):
 
         Parameters
         ----------
-        train : trains it; None where the block has no part for this rank.
+        train : trains it, and calls what it is given when it is about to; None where the block has
+            no part for this rank.
         n_members : ranks that have a part.
         meanwhile : called now and then while this rank waits for the others.
         """
         for watcher in self._watchers:
             watcher.settle()
         if self.gang.size == 1 and n_members == 1:
-            results = train()
+            results = train(lambda: None)
             self._book(results)
             return results
-        begun_ns = max(self.gang.meet(time.monotonic_ns(), meanwhile))
-        self.meter.claim(begun_ns, 0.0 if train is None else 1 / n_members)
-        results = [] if train is None else train()
+        has_begun = False
+
+        def begin() -> None:
+            """Meet once: not again where repetitions are trained one by one, and also where all
+            have failed before they were trained."""
+            nonlocal has_begun
+            if not has_begun:
+                has_begun = True
+                begun_ns = max(self.gang.meet(time.monotonic_ns(), meanwhile))
+                self.meter.claim(begun_ns, 0.0 if train is None else 1 / n_members)
+
+        results = [] if train is None else train(begin)
+        begin()
         own = [result.run["ended_ns"] or time.monotonic_ns() for result in results]
         finishes = [f for f in self.gang.meet(max(own, default=None), meanwhile) if f is not None]
         first_ns, last_ns = min(finishes), max(finishes)

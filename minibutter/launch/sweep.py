@@ -270,7 +270,7 @@ def _work_through(
     ):
         tracker = _Tracker(job, ranks.rank, writer, pass_on)
 
-        def train(group: Group) -> list[RunResult]:
+        def train(group: Group, on_ready: Callable[[], None]) -> list[RunResult]:
             return runs.execute_group(
                 job.experiments[group.experiment_id],
                 group.repetitions,
@@ -280,6 +280,7 @@ def _work_through(
                 data_dir=data_dir,
                 rank=ranks.rank,
                 n_ranks=ranks.size,
+                on_ready=on_ready,
                 on_epoch=partial(tracker.on_epoch, group),
             )
 
