@@ -142,7 +142,8 @@ class RankMeter:
     def begin(self) -> int:
         """Have the counters read at the begin of a run; what lies before it is settled."""
         stamp_ns = self.end()
-        self.settle()
+        if self._follower is not None:
+            self._settle_until(stamp_ns)
         return stamp_ns
 
     def end(self) -> int:

@@ -448,6 +448,26 @@ def test_a_reader_of_its_own_accord_reads_ten_times_a_second(single, monkeypatch
         assert ranks.meters[1].cost.reads == 0
 
 
+def test_a_sample_that_comes_while_a_run_begins_does_not_make_its_begin_forgotten(
+    single, monkeypatch
+):
+    with Ranks(single) as ranks:
+        ranks.open_accounts()
+        meter = ranks.meters[1]
+        wait_for = meter._wait_for
+
+        def wait_and_be_overtaken(stamp_ns):
+            answer = wait_for(stamp_ns)
+            ranks.pass_time(0.05, [0.05, 0.05], energy_j=1.0)
+            return answer
+
+        monkeypatch.setattr(meter, "_wait_for", wait_and_be_overtaken)
+        begin = meter.begin()
+        monkeypatch.setattr(meter, "_wait_for", wait_for)
+        end = ranks.pass_time(1.0, [1.0, 1.0])
+        assert meter.between(begin, end).energy_j == pytest.approx(5.5)
+
+
 def test_memory_of_settled_samples_is_given_back(single):
     with Ranks(single, mode=GANG) as ranks:
         ranks.open_accounts()
