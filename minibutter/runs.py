@@ -129,8 +129,7 @@ def execute_group(
         traffic: dict[str, float | None] = {}
         if len(members) == 1:
             traffic = hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
-        on_ready()
-        courses = _train(experiment, group, len(members), traffic, meter, on_epoch)
+        courses = _train(experiment, group, len(members), traffic, meter, on_ready, on_epoch)
         for repetition, course in zip(members, courses, strict=True):
             run = known[repetition] | used | traffic | course.outcome
             results[repetition] = RunResult(run, course.columns.columns())
@@ -220,6 +219,7 @@ def _train(
     n_repetitions: int,
     traffic: dict[str, float | None],
     meter: RegionMeter,
+    on_ready: Callable[[], None],
     on_epoch: Callable[[int, EpochRow], None] | None,
 ) -> list["_Course"]:
     """Train a group until its epochs are over or all its repetitions have stopped.
@@ -231,6 +231,7 @@ def _train(
     flusher = CacheFlusher(hierarchy.flushed_bytes()) if spec.cache_state == "cold" else None
     flops = experiment.flops_per_epoch * n_repetitions
     moved = {hierarchy.level_of(column): n for column, n in traffic.items() if n is not None}
+    on_ready()
     cost_before, started_ns, started_s = meter.cost, meter.begin(), time.perf_counter()
     regions: list[tuple[int, int]] = []
     epoch_duration_s: float | None = None

@@ -143,7 +143,7 @@ PROFILES = {
         _counters(_SERVER_4),
     ),
     "clx_ap": Profile(_DIES, _counters(_DIES)),
-    "amd_zen": Profile(_ZEN, ("package-0",), vendor="AuthenticAMD"),
+    "amd_zen": Profile(_ZEN, ("package-0",), vendor="AuthenticAMD", packages=((0, 1, 2, 3),)),
     "amd_ccd_bug": Profile(_mirrored(12), ("package-0",), vendor="AuthenticAMD"),
     "threadripper": Profile(_mirrored(2), ("package-0",), vendor="AuthenticAMD"),
     "swapped_index": Profile(_SWAPPED, _counters(_SWAPPED)),
