@@ -312,34 +312,55 @@ def open_perf(
     return PerfSource(opened, missing, reader)
 
 
+FREE_A_COUNTER = (
+    "stop other profilers (perf, turbostat, the NMI watchdog: sudo sysctl kernel.nmi_watchdog=0)"
+)
+"""What helps where a PMU has fewer counters than events."""
+
+
 def explain(code: int | None, event: str, root: Path = Path("/")) -> str:
-    """Why an event cannot be opened, and what to do; the kernel has a number for every cause.
+    """Why an energy event cannot be opened, and what to do.
+
+    Parameters
+    ----------
+    code, root : see `explain_code`.
+    event : as perf writes it.
+    """
+    return f"{event} cannot be opened: {explain_code(code, root)}"
+
+
+def explain_code(code: int | None, root: Path = Path("/"), *, of_process: bool = False) -> str:
+    """What an errno of perf_event_open means; the kernel has a number for every cause.
 
     Parameters
     ----------
     code : the errno.
-    event : as perf writes it.
     root : where `proc` lies, which holds the present `perf_event_paranoid`.
+    of_process : whether the event counts what this process does on the core, which takes less
+        permission; else it counts energy, on a CPU for all processes.
     """
     paranoid = read_integer(root / PARANOID)
+    if of_process:
+        scope, level = "events of a process", 2
+        absent = "a virtual machine without a PMU, or a processor that does not count it"
+    else:
+        scope, level = "CPU-wide events", 0
+        absent = (
+            "a virtual machine, a processor without RAPL, or a kernel module that is not loaded: "
+            "sudo modprobe rapl"
+        )
     reasons = {
-        errno.ENOENT: (
-            "ENOENT: the kernel does not have it; a virtual machine, a processor without RAPL, or "
-            "a kernel module that is not loaded: sudo modprobe rapl"
-        ),
+        errno.ENOENT: f"ENOENT: the kernel does not have it; {absent}",
         errno.EACCES: (
-            "EACCES: CPU-wide events need CAP_PERFMON or kernel.perf_event_paranoid <= 0, and it "
+            f"EACCES: {scope} need CAP_PERFMON or kernel.perf_event_paranoid <= {level}, and it "
             f"is {'unknown' if paranoid is None else paranoid}: "
-            "sudo sysctl kernel.perf_event_paranoid=0"
+            f"sudo sysctl kernel.perf_event_paranoid={level}"
         ),
         errno.EPERM: (
             "EPERM: a filter of system calls or a lockdown forbids perf_event_open; in a "
             "container start it with --cap-add PERFMON or another seccomp profile"
         ),
-        errno.EBUSY: (
-            "EBUSY: another program has the counter to itself; stop other profilers (perf, "
-            "turbostat, the NMI watchdog: sudo sysctl kernel.nmi_watchdog=0)"
-        ),
+        errno.EBUSY: f"EBUSY: another program has the counter to itself; {FREE_A_COUNTER}",
         errno.EINVAL: (
             "EINVAL: the kernel knows the PMU but not this event on this CPU; the kernel is older "
             "than the processor, or the PMU is full"
@@ -349,4 +370,4 @@ def explain(code: int | None, event: str, root: Path = Path("/")) -> str:
         errno.EMFILE: "EMFILE: too many files are open: ulimit -n 4096",
     }
     known = "an unknown error" if code is None else f"errno {code}: {os.strerror(code)}"
-    return f"{event} cannot be opened: {reasons.get(code, known)}"
+    return reasons.get(code, known)

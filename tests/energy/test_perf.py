@@ -167,6 +167,17 @@ def test_fault_34_every_refusal_has_its_own_words_and_remedy(server, kernel):
     assert len(messages) == len(remedies)
 
 
+def test_fault_34_an_event_of_the_process_takes_less_permission_and_no_module(server):
+    server.write("proc/sys/kernel/perf_event_paranoid", 3)
+    refused = perf.explain_code(errno.EACCES, server.root, of_process=True)
+    assert refused.endswith("<= 2, and it is 3: sudo sysctl kernel.perf_event_paranoid=2")
+    absent = perf.explain_code(errno.ENOENT, server.root, of_process=True)
+    assert "a virtual machine without a PMU" in absent
+    assert "rapl" not in absent.lower()
+    for code in (errno.EPERM, errno.EBUSY, errno.EINVAL, errno.EMFILE, None):
+        assert perf.explain_code(code, of_process=True) == perf.explain_code(code)
+
+
 def test_memory_that_cannot_be_opened_is_missing_with_its_reason(server, kernel):
     kernel.refused = {(17, 3): errno.EINVAL}
     with open_perf(server.root, kernel.open, kernel.read) as source:
