@@ -18,6 +18,12 @@ import numpy as np
 from minibutter import datasets, hierarchy, store
 from minibutter.datasets import Dataset, DatasetError
 from minibutter.energy import Cost, Energy, RegionMeter, unavailable_energy
+from minibutter.energy.counters import (
+    COUNTERS,
+    EpochCounts,
+    HardwareCounters,
+    counters_of_this_thread,
+)
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import TILING_SIZES, Experiment
@@ -69,6 +75,7 @@ def execute_group(
     meter: RegionMeter,
     provenance: Provenance,
     sweep: str,
+    counters: HardwareCounters | None = None,
     data_dir: Path | None = None,
     rank: int = 0,
     n_ranks: int = 1,
@@ -88,6 +95,7 @@ def execute_group(
     meter : read around every epoch.
     provenance : of this process.
     sweep : name, for the record.
+    counters : read around every epoch; by default those of this thread, opened once.
     data_dir : where local data sets lie.
     rank, n_ranks : for the record; they do not change a number.
     on_ready : called when all is prepared, before the first epoch; again before that of the next,
@@ -129,7 +137,10 @@ def execute_group(
         traffic: dict[str, float | None] = {}
         if len(members) == 1:
             traffic = hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
-        courses = _train(experiment, group, len(members), traffic, meter, on_ready, on_epoch)
+        counts = EpochCounts(counters or counters_of_this_thread(), len(members))
+        courses = _train(
+            experiment, group, len(members), traffic, meter, counts, on_ready, on_epoch
+        )
         for repetition, course in zip(members, courses, strict=True):
             run = known[repetition] | used | traffic | course.outcome
             results[repetition] = RunResult(run, course.columns.columns())
@@ -219,6 +230,7 @@ def _train(
     n_repetitions: int,
     traffic: dict[str, float | None],
     meter: RegionMeter,
+    counts: EpochCounts,
     on_ready: Callable[[], None],
     on_epoch: Callable[[int, EpochRow], None] | None,
 ) -> list["_Course"]:
@@ -238,10 +250,13 @@ def _train(
     for epoch in range(1, spec.epochs + 1):
         if flusher is not None:
             flusher.flush()
-        before_ns, begun_s = meter.stamp(), time.perf_counter()
+        before_ns = meter.stamp()
+        counts.begin()
+        begun_s = time.perf_counter()
         with meter.working(flops, moved, epoch_duration_s):
             rows = group.run_epoch()
         epoch_duration_s = time.perf_counter() - begun_s
+        counts.end()
         regions.append((before_ns, meter.stamp()))
         share_s = epoch_duration_s / n_repetitions
         going = [(c, row) for c, row in zip(courses, rows, strict=True) if c.outcome is None]
@@ -263,6 +278,7 @@ def _train(
             for course in ending:
                 course.end(spec, share_s, energy, energies, meter.cost - cost_before)
                 course.outcome |= span
+                course.add_counts(counts)
         if len(ending) == len(going):
             break
     return courses
@@ -314,6 +330,11 @@ class _Course:
             "meter_cpu_s": cost.cpu_s,
         }
 
+    def add_counts(self, counts: EpochCounts) -> None:
+        """Keep what was counted up to the end, which was now."""
+        self.columns.counts = counts.columns()
+        self.outcome["counters_reason"] = counts.reason()
+
 
 class _EpochColumns:
     """The epochs of a run as they come in, column by column."""
@@ -321,6 +342,7 @@ class _EpochColumns:
     def __init__(self) -> None:
         self._rows: list[tuple[int, EpochRow, float]] = []
         self.energies: list[Energy] = []
+        self.counts: dict[str, list[int | None] | None] = dict.fromkeys(COUNTERS)
 
     def add(self, epoch: int, row: EpochRow, duration_s: float) -> None:
         self._rows.append((epoch, row, duration_s))
@@ -349,7 +371,7 @@ class _EpochColumns:
         for name in _ENERGY_COLUMNS:
             columns[name] = [energy[name] for energy in energies]
         columns["energy_window_s"] = [energy.window_s for energy in self.energies]
-        return columns
+        return columns | self.counts
 
 
 _SPAN_COLUMNS = (
@@ -429,6 +451,7 @@ def _failure(error: Exception) -> dict[str, Any]:
         "error": message,
         "duration_s": None,
         **_energy_columns(unavailable_energy("the run failed before its first epoch")),
+        "counters_reason": "the run failed before its first epoch",
         "meter_reads": None,
         "meter_cpu_s": None,
     }

@@ -1,5 +1,6 @@
 """One run: what it does with its specification, and what it stores when it cannot."""
 
+import errno
 import itertools
 from dataclasses import replace
 
@@ -8,13 +9,15 @@ import pytest
 
 from minibutter import runs, store
 from minibutter.energy import open_meter
+from minibutter.energy.counters import open_counters
 from minibutter.energy.environment import read_environment
 from minibutter.energy.simulated import PowerModel, build
 from minibutter.nn.kernels import tiling
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.provenance import read_provenance
-from minibutter.store.schema import columns_of_kind
+from minibutter.store.schema import COUNTERS, columns_of_kind
+from tests.counters import STEP, FakePackage
 
 COMPUTED = columns_of_kind(store.RUNS_SCHEMA, "computed")
 
@@ -315,6 +318,78 @@ def test_epochs_too_short_for_the_counters_share_windows(plan, tmp_path):
     assert all(epochs["energy_window_s"][i] >= 0.010 for i in np.flatnonzero(short))
     assert all(energy > 0 for energy in epochs["energy_j"])
     assert result.run["meter_reads"] >= 2 + 2 * 60
+
+
+def test_counts_of_every_epoch_are_stored_and_lanes_share_them(plan):
+    package = FakePackage()
+    counters = open_counters(importer=package)
+    alone = execute(plan(), counters=counters)
+    assert {name: alone.epochs[name] for name in COUNTERS} == {
+        name: [n] * 3 for name, n in STEP.items()
+    }
+    assert alone.run["counters_reason"] is None
+    for result in execute_group(plan(), range(4), counters=counters):
+        assert {name: result.epochs[name] for name in COUNTERS} == {
+            name: [n // 4] * 3 for name, n in STEP.items()
+        }
+    # Opened before the first run, and never again.
+    assert sorted(package.opened) == sorted(COUNTERS)
+
+
+def test_an_epoch_that_was_not_counted_is_null_with_the_reason_in_its_run(plan):
+    package = FakePackage()
+
+    def disturb(epoch, row):
+        package.off = {"llc_loads"} if epoch == 1 else set()
+
+    result = execute(plan(), counters=open_counters(importer=package), on_epoch=disturb)
+    assert result.epochs["llc_loads"] == [STEP["llc_loads"], None, STEP["llc_loads"]]
+    assert result.epochs["cycles"] == [STEP["cycles"]] * 3
+    assert result.run["counters_reason"].startswith("llc_loads: in 1 of 3 epochs off its counter")
+
+
+def test_counters_that_cannot_be_opened_are_null_and_the_numbers_of_the_run_the_same(plan):
+    package = FakePackage()
+    counted = execute(plan(), counters=open_counters(importer=package))
+    package.refused = dict.fromkeys(COUNTERS, errno.ENOENT)
+    result = execute(plan(), counters=open_counters(importer=package))
+    assert {name: result.epochs[name] for name in COUNTERS} == dict.fromkeys(COUNTERS)
+    assert result.run["counters_reason"].startswith(f"{', '.join(COUNTERS)}: ENOENT: ")
+    assert bits(result) == bits(counted)
+
+
+def test_a_run_that_stops_early_has_the_counts_of_its_own_epochs(plan, monkeypatch):
+    prepare = runs._prepare
+
+    def enlarge(experiment, repetition, dataset):
+        start = prepare(experiment, repetition, dataset)
+        start.parameters[:] *= 10 ** (10 * repetition)
+        return start
+
+    monkeypatch.setattr(runs, "_prepare", enlarge)
+    wild = {"optimizer": "sgd", "learning_rate": 1e-20, "l2": 2e20, "batch_size": 120}
+    package = FakePackage()
+
+    def disturb(epoch, row):
+        package.off = {"cycles"} if epoch == 19 else set()
+
+    experiment = plan(**wild, epochs=20, on_divergence="stop")
+    results = execute_group(
+        experiment, range(2), counters=open_counters(importer=package), on_epoch=disturb
+    )
+    completed = [result.run["epochs_completed"] for result in results]
+    assert completed[0] == 20 > completed[1]
+    assert [len(result.epochs["cycles"]) for result in results] == completed
+    assert results[0].epochs["cycles"][-1] is None
+    assert "in 1 of 20 epochs" in results[0].run["counters_reason"]
+    # What happened after its end is no matter of the second run.
+    assert results[1].run["counters_reason"] is None
+
+
+def test_a_failed_run_says_that_it_was_not_counted(plan):
+    result = execute(plan(size=10_000, depth=2, dataset="diabetes", batch_size=5000))
+    assert result.run["counters_reason"] == result.run["energy_reason"]
+    assert {name: result.epochs[name] for name in COUNTERS} == dict.fromkeys(COUNTERS)
 
 
 TILING = {"tile_rows": 4, "tile_columns": 32, "block_rows": 48, "block_depth": 64}

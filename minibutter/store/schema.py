@@ -83,6 +83,16 @@ TRAFFIC_LEVELS = {
     "dram": "the last level and memory",
 }
 
+COUNTERS = {
+    "cycles": "cycles of the processor",
+    "instructions": "instructions retired",
+    "l1d_loads": "loads from the first level's data cache",
+    "l1d_load_misses": "loads that the first level's data cache missed",
+    "llc_loads": "loads from the last level of cache",
+    "llc_load_misses": "loads that the last level of cache missed",
+}
+"""Hardware counters of the thread that trained."""
+
 TEXT, FLAG = pa.string(), pa.bool_()
 INT32, INT64 = pa.int32(), pa.int64()
 FLOAT32, FLOAT64 = pa.float32(), pa.float64()
@@ -148,6 +158,12 @@ EPOCHS_SCHEMA = pa.schema(
                 "measured window that energy_j is a share of by time; null: the epoch alone",
                 "s",
             )
+        ),
+        *(
+            _or_null(
+                _measured(name, INT64, f"{what} in user space, divided by lanes; null: not counted")
+            )
+            for name, what in COUNTERS.items()
         ),
     ],
     metadata=_FILE_METADATA,
@@ -254,6 +270,7 @@ _OUTCOME = [
     ),
     _or_null(_measured("begun_ns", INT64, "CLOCK_MONOTONIC before the first epoch", "ns")),
     _or_null(_measured("ended_ns", INT64, "CLOCK_MONOTONIC after the last epoch", "ns")),
+    _or_null(_measured("counters_reason", TEXT, "which hardware counters are null, and why")),
     _or_null(_measured("meter_reads", INT64, "readings of the counters while its group trained")),
     _or_null(_measured("meter_cpu_s", FLOAT64, "processor time that these readings took", "s")),
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minibutter.store import METRICS, SCHEMA_VERSION, ShardWriter
-from minibutter.store.schema import TILING_SIZES, TRAFFIC_LEVELS, WORKING_SETS
+from minibutter.store.schema import COUNTERS, TILING_SIZES, TRAFFIC_LEVELS, WORKING_SETS
 
 PARTS_OF_ENERGY = ("energy_idle_j", "energy_dynamic_j", "energy_package_j", "energy_mode",
                    "energy_ranks")  # fmt: skip
@@ -79,6 +79,7 @@ def make_run():
             "foreign_load": None,
             "begun_ns": 1_000_000_000,
             "ended_ns": 1_500_000_000,
+            "counters_reason": "nobody counted",
             "meter_reads": 8,
             "meter_cpu_s": 1e-4,
             **{f"{size}_used": 8 for size in TILING_SIZES},
@@ -161,6 +162,7 @@ def make_epochs():
             "energy_reason": None,
             "energy_resolution_j": np.rint(rng.normal(160.0, 2.0, n)) / 1024,
             "energy_window_s": None,
+            **dict.fromkeys(COUNTERS),
         }
         return epochs | columns
 

@@ -2,6 +2,7 @@ import pyarrow as pa
 import pytest
 
 from minibutter.store.schema import (
+    COUNTERS,
     EPOCHS_SCHEMA,
     EXPERIMENT_COLUMNS,
     MEASURED_EPOCH_COLUMNS,
@@ -42,7 +43,7 @@ def test_metrics_stand_in_the_order_of_butter_for_both_sides():
         assert names[start : start + 10] == [f"{side}_{metric}" for metric in METRICS]
 
 
-def test_only_durations_and_energies_may_differ_between_executions():
+def test_only_durations_energies_and_counts_may_differ_between_executions():
     assert MEASURED_EPOCH_COLUMNS == (
         "duration_s",
         "energy_j",
@@ -51,6 +52,12 @@ def test_only_durations_and_energies_may_differ_between_executions():
         "energy_reason",
         "energy_resolution_j",
         "energy_window_s",
+        "cycles",
+        "instructions",
+        "l1d_loads",
+        "l1d_load_misses",
+        "llc_loads",
+        "llc_load_misses",
     )
 
 
@@ -69,7 +76,7 @@ def test_only_what_may_be_unknown_is_nullable_in_epochs():
     nullable = {field.name for field in EPOCHS_SCHEMA if field.nullable}
     trained = {f"trained_{metric}" for metric in METRICS}
     energy = {f"energy_{name}" for name in ("j", "source", "reason", "resolution_j", "window_s")}
-    assert nullable == trained | energy
+    assert nullable == trained | energy | set(COUNTERS)
 
 
 def test_an_experiment_is_described_by_what_was_asked_for_without_keys():
