@@ -2,7 +2,7 @@
 
 Everything is refused that a reader of the tables could misunderstand: a column too many or too few,
 a null where a value is always known, a number that its type would cut, a time without time zone,
-and an energy that is missing without a reason. NaN is a value and is not touched.
+and an energy or a count that is missing without a reason. NaN is a value and is not touched.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from minibutter.store.schema import (
+    COUNTERS,
     ENERGY_QUALITIES,
     EPOCHS_SCHEMA,
     RUNS_SCHEMA,
@@ -67,6 +68,7 @@ def epoch_table(run: Mapping[str, Any], epochs: Mapping[str, Any] | None) -> pa.
     if not np.array_equal(table["epoch"], np.arange(1, n_epochs + 1)):
         raise ValueError("column 'epoch' must count 1, 2, ... epochs_completed")
     _check_energy(table)
+    _check_counts(run, table)
     run_ids = pa.repeat(pa.scalar(run["run_id"], pa.string()), n_epochs)
     return table.add_column(0, EPOCHS_SCHEMA.field("run_id"), run_ids)
 
@@ -114,3 +116,15 @@ def _check_energy(table: pa.Table) -> None:
     has_resolution = table["energy_resolution_j"].is_valid()
     if pc.any(pc.and_not(has_resolution, has_energy), min_count=0).as_py():
         raise ValueError("energy_resolution_j must be null where energy_j is")
+
+
+def _check_counts(run: Mapping[str, Any], epochs: pa.Table) -> None:
+    if len(epochs) == 0:
+        return
+    missing = [name for name in COUNTERS if epochs[name].null_count]
+    if bool(missing) != bool(run["counters_reason"]):
+        raise ValueError(
+            f"counts are missing of {', '.join(missing) or 'nothing'}, and counters_reason is "
+            f"{run['counters_reason']!r}; it must say why counts are missing, and be null where "
+            "none is"
+        )

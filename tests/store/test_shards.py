@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minibutter.store import EPOCHS_SCHEMA, METRICS, RUNS_SCHEMA, ShardWriter, shards
+from minibutter.store.schema import COUNTERS
 
 
 class Clock:
@@ -105,6 +106,18 @@ def test_epoch_row_takes_at_most_62_bytes(tmp_path, make_run, make_epochs):
     bytes_per_row = only_file(tmp_path / "epochs").stat().st_size / (8 * 3000)
     print(f"{bytes_per_row:.1f} bytes an epoch row")
     assert bytes_per_row <= 62
+
+
+def test_counters_that_do_not_exist_take_next_to_nothing(tmp_path, make_run, make_epochs):
+    with ShardWriter(tmp_path, "rank0") as writer:
+        writer.add(make_run("r0", epochs=100_000), make_epochs(100_000))
+    group = pq.ParquetFile(only_file(tmp_path / "epochs")).metadata.row_group(0)
+    sizes = {
+        c.path_in_schema: c.total_compressed_size
+        for c in map(group.column, range(len(EPOCHS_SCHEMA)))
+    }
+    assert group.num_rows == 100_000
+    assert sum(sizes[name] for name in COUNTERS) < 0.02 * 100_000
 
 
 def test_floats_without_nulls_are_split_and_nullable_floats_are_not(tmp_path, store_runs):
@@ -215,6 +228,7 @@ def test_shard_name_says_who_wrote_it(tmp_path, store_runs, monkeypatch):
             "energy_package_j must be null",
         ),
         ({"epochs_completed": 4}, "has 3 values; the run has 4"),
+        ({"counters_reason": None}, "counts are missing of cycles, .* must say why"),
     ],
 )
 def test_wrong_run_is_refused(tmp_path, make_run, make_epochs, change, message):
@@ -236,6 +250,7 @@ def test_wrong_run_is_refused(tmp_path, make_run, make_epochs, change, message):
         ({"test_loss": None}, "'test_loss' has nulls"),
         ({"energy_j": [1.0, None, 1.0]}, "energy must either"),
         ({"energy_quality": ["measured", "guessed", "measured"]}, "energy_quality must be one of"),
+        ({name: [1, 2, 3] for name in COUNTERS}, "missing of nothing, .* is 'nobody counted'"),
     ],
 )
 def test_wrong_epochs_are_refused(tmp_path, make_run, make_epochs, change, message):
