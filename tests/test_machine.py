@@ -1,9 +1,11 @@
 """`minibutter machine`: what it says, what it measures, and what it ends with."""
 
+import errno
 import json
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numba
 import pytest
@@ -13,11 +15,13 @@ from minibutter.cli import description
 from minibutter.cli.description import machine_lines
 from minibutter.cli.machine import EXIT_NO_ENERGY
 from minibutter.energy import remedies
+from minibutter.energy.counters import COUNTERS, open_counters
 from minibutter.energy.doctor import diagnose
 from minibutter.energy.environment import read_environment
 from minibutter.energy.topology import read_topology
 from minibutter.launch import find_mpi_library
 from minibutter.machine import Bandwidth, Ceilings, describe_machine, measure_ceilings
+from tests.counters import FakePackage
 from tests.machines import KIB, MIB
 
 NO_SPEED = Ceilings(0, (0,), None, None, (), "not asked for")
@@ -53,14 +57,26 @@ def no_perf(attribute, cpu):
 def describe(make_tree):
     """The screen of a machine that we do not have, and the tree it is read from."""
 
-    def lines(profile, affinity, change=lambda machine: None, width=None, ceilings=(NO_SPEED,)):
+    def lines(
+        profile,
+        affinity,
+        change=lambda machine: None,
+        width=None,
+        ceilings=(NO_SPEED,),
+        package=FakePackage,
+    ):
         machine = make_tree(profile)
         change(machine)
         described = replace(
             describe_machine(machine.root),
             topology=read_topology(machine.root, affinity),
             environment=read_environment(machine.root, affinity),
-            diagnosis=diagnose(machine.root, perf_opener=no_perf, work=lambda: None),
+            diagnosis=diagnose(
+                machine.root,
+                perf_opener=no_perf,
+                work=lambda: None,
+                count=partial(open_counters, importer=package),
+            ),
         )
         return machine_lines(described, ceilings, None, width)
 
@@ -107,6 +123,8 @@ def test_json_is_json_and_holds_what_was_measured(call):
             assert bandwidth["read_gb_per_s"] is None or 0.5 < bandwidth["read_gb_per_s"] < 5000
     assert document["simd"]["vector_bytes"] in (16, 32, 64)
     assert document["environment"]["affinity"]
+    # Why each is missing; null where it is counted.
+    assert document["diagnosis"]["counters"] == open_counters().reasons
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is measured without the compiler")
@@ -218,6 +236,38 @@ def test_unknown_is_said_and_no_number_is_made_up(describe):
     assert "tells nothing of CPU 0-1" in section(lines, "not told")
     assert section(lines, "energy") == "cannot be measured here"
     assert not any(" 0 J" in line or "0 GB/s" in line for line in lines)
+
+
+def test_hardware_counters_that_are_all_there_take_one_line(describe):
+    shown = section(describe("server", range(16)), "counters")
+    assert shown.removesuffix(" / ") == f"{', '.join(COUNTERS)}: recorded with every epoch"
+
+
+def test_hardware_counters_are_shown_with_what_is_missing(describe):
+    package = FakePackage()
+    package.refused = dict.fromkeys(("cycles", "llc_loads"), errno.ENOENT)
+    package.n_free = 3
+    shown = section(describe("server", range(16), package=package), "counters")
+    recorded, absent, full = shown.split(" / ")[:3]
+    assert recorded == "instructions, l1d_load_misses, llc_load_misses: recorded with every epoch"
+    assert absent.startswith("cycles, llc_loads: missing, ENOENT: the kernel does not have it")
+    assert full.startswith("l1d_loads: missing, no counter is left for it: stop other profilers")
+
+
+def test_hardware_counters_that_are_closed_come_with_the_line_that_opens_them(describe):
+    package = FakePackage()
+    package.refused = dict.fromkeys(COUNTERS, errno.EACCES)
+    shown = section(
+        describe(
+            "server",
+            range(16),
+            lambda machine: machine.write("proc/sys/kernel/perf_event_paranoid", 4),
+            package=package,
+        ),
+        "counters",
+    )
+    assert shown.startswith(f"{', '.join(COUNTERS)}: missing, EACCES: ")
+    assert "and it is 4: sudo sysctl kernel.perf_event_paranoid=2" in shown
 
 
 def test_counters_of_a_virtual_machine_are_shown_with_their_warning(describe):

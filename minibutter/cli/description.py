@@ -9,6 +9,7 @@ from collections import Counter
 
 from rich.console import Console
 
+from minibutter.energy.counters import by_reason
 from minibutter.energy.doctor import OBSTACLE, Diagnosis
 from minibutter.energy.environment import NO_HYPERVISOR, Environment
 from minibutter.energy.sysfs import format_cpus
@@ -53,6 +54,7 @@ def machine_lines(
         ("state", [_state_line(machine.environment, machine.is_container)]),
         ("speed", [line for ceiling in ceilings for line in _speed_lines(ceiling)]),
         ("energy", _energy_lines(machine.diagnosis)),
+        ("counters", _counter_lines(machine.diagnosis)),
         ("not told", list(topology.missing)),
     ]
     lines = [line for label, texts in sections for line in _fold(label, texts, width)]
@@ -216,6 +218,15 @@ def _energy_lines(diagnosis: Diagnosis) -> list[str]:
     if diagnosis.perf_event_paranoid is not None:
         lines.append(f"kernel.perf_event_paranoid is {diagnosis.perf_event_paranoid}")
     return lines
+
+
+def _counter_lines(diagnosis: Diagnosis) -> list[str]:
+    """What is recorded first; counters that are missing for one reason share a line."""
+    lines = [
+        f"{', '.join(names)}: {'recorded with every epoch' if why is None else f'missing, {why}'}"
+        for why, names in by_reason(diagnosis.counters)
+    ]
+    return sorted(lines, key=lambda line: ": missing, " in line)
 
 
 def _domains(domains: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 `diagnose` looks at the zones of powercap and at the energy events of perf, tries to open every one
 of them, lets the processor work for a moment and looks whether the counters move and whether they
 move alike. What it finds are sentences with the exact lines that help; it changes nothing.
+It also says which hardware counters can be recorded, which takes no energy counter.
 """
 
 import errno
@@ -14,6 +15,7 @@ from os import close
 from pathlib import Path
 
 from minibutter.energy import perf, remedies
+from minibutter.energy.counters import HardwareCounters, open_counters
 from minibutter.energy.environment import is_container, read_environment
 from minibutter.energy.events import EventSource
 from minibutter.energy.powercap import Counter, PowercapSource
@@ -72,6 +74,8 @@ class Diagnosis:
     zones: tuple[ZoneState, ...]
     events: tuple[EventState, ...]
     perf_event_paranoid: int | None
+    counters: dict[str, str | None]
+    """Hardware counters of an epoch, and why each cannot be recorded; None if it can."""
     findings: tuple[Finding, ...]
 
     @property
@@ -92,6 +96,7 @@ def diagnose(
     opener: Callable[[Path], int] = open_read_only,
     perf_opener: Callable[[bytes, int], int] = perf.open_event,
     work: Callable[[], None] = spin,
+    count: Callable[[Path], HardwareCounters] = open_counters,
 ) -> Diagnosis:
     """Look at everything that could tell the energy of this machine; never raises for want of it.
 
@@ -101,6 +106,7 @@ def diagnose(
     opener : opens a counter's file and returns a file descriptor.
     perf_opener : opens an event, given its attribute and its CPU, and returns a file descriptor.
     work : what the processor does between two looks at the counters.
+    count : opens hardware counters, given `root`.
     """
     zones, powercap_findings, powercap_works = _look_at_powercap(root, opener, work)
     events, perf_findings, perf_works = _look_at_perf(root, perf_opener)
@@ -109,7 +115,8 @@ def diagnose(
     if source is not None:
         # What closes one source does not stand in the way where the other is open.
         findings = [replace(f, severity=NOTE) if f.severity == OBSTACLE else f for f in findings]
-    return Diagnosis(source, zones, events, read_integer(root / perf.PARANOID), tuple(findings))
+    paranoid, counters = read_integer(root / perf.PARANOID), count(root).reasons
+    return Diagnosis(source, zones, events, paranoid, counters, tuple(findings))
 
 
 # ---------------------------------------------------------------------------------------------
