@@ -4,7 +4,6 @@
 keeps. No MPI here, no printing: the same call serves one process and a thousand ranks.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from minibutter import datasets, hierarchy, store
+from minibutter.courses import Course, Ending, EpochColumns, failed_outcome
 from minibutter.datasets import Dataset, DatasetError
-from minibutter.energy import Cost, Energy, RegionMeter, unavailable_energy
+from minibutter.energy import RegionMeter
 from minibutter.energy.counters import (
-    COUNTERS,
     EpochCounts,
     HardwareCounters,
     counters_of_this_thread,
@@ -27,7 +26,6 @@ from minibutter.energy.counters import (
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import TILING_SIZES, Experiment
-from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.network import Network
 from minibutter.nn.training import (
     EpochRow,
@@ -38,7 +36,6 @@ from minibutter.nn.training import (
 )
 from minibutter.provenance import Provenance
 from minibutter.sweeps import identity
-from minibutter.sweeps.spec import RunSpec
 
 _USED_SIZES = {f"{size}_used": size for size in TILING_SIZES}
 
@@ -233,13 +230,13 @@ def _train(
     counts: EpochCounts,
     on_ready: Callable[[], None],
     on_epoch: Callable[[int, EpochRow], None] | None,
-) -> list["_Course"]:
+) -> list[Course]:
     """Train a group until its epochs are over or all its repetitions have stopped.
 
     `traffic` is what an epoch moves, as far as it is known: simulated counters are told.
     """
     spec = experiment.spec
-    courses = [_Course() for _ in range(n_repetitions)]
+    courses = [Course() for _ in range(n_repetitions)]
     flusher = CacheFlusher(hierarchy.flushed_bytes()) if spec.cache_state == "cold" else None
     flops = experiment.flops_per_epoch * n_repetitions
     moved = {hierarchy.level_of(column): n for column, n in traffic.items() if n is not None}
@@ -266,139 +263,24 @@ def _train(
             on_epoch(epoch, going[0][1])
         ending = [course for course, _ in going if course.is_over(spec)]
         if ending:
-            share_s = (time.perf_counter() - started_s) / n_repetitions
-            ended_ns = meter.end()
-            energy = meter.between(started_ns, ended_ns).divided(n_repetitions)
-            span = {"begun_ns": started_ns, "ended_ns": ended_ns}
-            span |= {"foreign_load": meter.foreign_load(started_ns, ended_ns)}
-            if energy.energy_j is not None:
-                span |= {"energy_mode": meter.mode}
-            # Short epochs share windows with their neighbours, so that all are asked for at once.
-            energies = [each.divided(n_repetitions) for each in meter.along(regions)]
+            duration_s, ended_ns = time.perf_counter() - started_s, meter.end()
+            summary = Ending(
+                duration_s=duration_s / n_repetitions,
+                begun_ns=started_ns,
+                ended_ns=ended_ns,
+                energy=meter.between(started_ns, ended_ns).divided(n_repetitions),
+                # Short epochs share windows with their neighbours: all are asked for at once.
+                energies=[each.divided(n_repetitions) for each in meter.along(regions)],
+                mode=meter.mode,
+                foreign_load=meter.foreign_load(started_ns, ended_ns),
+                cost=meter.cost - cost_before,
+                counts=counts,
+            )
             for course in ending:
-                course.end(spec, share_s, energy, energies, meter.cost - cost_before)
-                course.outcome |= span
-                course.add_counts(counts)
+                course.end(spec, summary)
         if len(ending) == len(going):
             break
     return courses
-
-
-class _Course:
-    """How one repetition goes, and how it ended.
-
-    Attributes
-    ----------
-    columns : its epochs.
-    outcome : columns of `runs`; None until it has ended.
-    """
-
-    def __init__(self) -> None:
-        self.columns = _EpochColumns()
-        self.outcome: dict[str, Any] | None = None
-        self._diverged_epoch: int | None = None
-
-    def add(self, epoch: int, row: EpochRow, duration_s: float) -> None:
-        self.columns.add(epoch, row, duration_s)
-        if not row.is_finite and self._diverged_epoch is None:
-            self._diverged_epoch = epoch
-
-    def is_over(self, spec: RunSpec) -> bool:
-        """Whether the last epoch is done, or the run is to stop because it has diverged."""
-        stops = self._diverged_epoch is not None and spec.on_divergence == "stop"
-        return stops or self.columns.epochs_completed == spec.epochs
-
-    def end(
-        self, spec: RunSpec, duration_s: float, energy: Energy, energies: list[Energy], cost: Cost
-    ) -> None:
-        """Close the run with the energy of all of it, of every epoch, and of measuring."""
-        completed = self.columns.epochs_completed
-        self.columns.energies = energies
-        self.outcome = {
-            "status": "completed" if completed == spec.epochs else "stopped",
-            "diverged": self._diverged_epoch is not None,
-            "diverged_epoch": self._diverged_epoch,
-            "epochs_completed": completed,
-            "error": None,
-            "duration_s": duration_s,
-            **_energy_columns(energy),
-            "energy_idle_j": energy.idle_j,
-            "energy_dynamic_j": energy.dynamic_j,
-            "energy_package_j": energy.package_j,
-            "energy_ranks": energy.n_ranks,
-            "meter_reads": cost.reads,
-            "meter_cpu_s": cost.cpu_s,
-        }
-
-    def add_counts(self, counts: EpochCounts) -> None:
-        """Keep what was counted up to the end, which was now."""
-        self.columns.counts = counts.columns()
-        self.outcome["counters_reason"] = counts.reason()
-
-
-class _EpochColumns:
-    """The epochs of a run as they come in, column by column."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[int, EpochRow, float]] = []
-        self.energies: list[Energy] = []
-        self.counts: dict[str, list[int | None] | None] = dict.fromkeys(COUNTERS)
-
-    def add(self, epoch: int, row: EpochRow, duration_s: float) -> None:
-        self._rows.append((epoch, row, duration_s))
-
-    @property
-    def epochs_completed(self) -> int:
-        return len(self._rows)
-
-    def columns(self) -> dict[str, Any]:
-        """The `epochs` table's columns; metrics in float32, as BUTTER published them."""
-        rows = self._rows
-        columns: dict[str, Any] = {"epoch": np.array([row[0] for row in rows], dtype=np.int32)}
-        for part in ("train", "test", "trained"):
-            vectors = [getattr(row[1], part) for row in rows]
-            is_measured = bool(vectors) and vectors[0] is not None
-            # Where float64 diverges, float32 has long been infinite.
-            with np.errstate(over="ignore"):
-                values = np.array(vectors).astype(np.float32) if is_measured else None
-            # The penalty at the end of the epoch is the same for both sets: test_penalty.
-            names = METRICS if part == "trained" else (*METRICS, "penalty")
-            for position, name in enumerate(names):
-                column = values[:, position] if is_measured else [None] * len(rows)
-                columns[f"{part}_{name}"] = column
-        columns["duration_s"] = np.array([row[2] for row in rows], dtype=np.float64)
-        energies = [_energy_columns(energy) for energy in self.energies]
-        for name in _ENERGY_COLUMNS:
-            columns[name] = [energy[name] for energy in energies]
-        columns["energy_window_s"] = [energy.window_s for energy in self.energies]
-        return columns | self.counts
-
-
-_SPAN_COLUMNS = (
-    *("begun_ns", "ended_ns", "foreign_load", "energy_mode", "energy_ranks"),
-    *("energy_idle_j", "energy_dynamic_j", "energy_package_j"),
-    *("energy_tail_j", "finish_spread_s"),
-)
-"""Columns of `runs` that stay empty where a run has failed; the last two are filled by who makes
-ranks a gang."""
-
-_ENERGY_COLUMNS = {
-    "energy_j": "energy_j",
-    "energy_source": "source",
-    "energy_quality": "quality",
-    "energy_reason": "reason",
-    "energy_resolution_j": "resolution_j",
-}
-"""Columns of both tables, and the fields of an `Energy` that they hold."""
-
-
-def _energy_columns(energy: Energy) -> dict[str, Any]:
-    columns = {column: getattr(energy, field) for column, field in _ENERGY_COLUMNS.items()}
-    if energy.resolution_j is not None:
-        # An uncertainty has no more digits than these eight bits, and takes less space without.
-        mantissa, exponent = math.frexp(energy.resolution_j)
-        columns["energy_resolution_j"] = math.ldexp(math.ceil(mantissa * 256) / 256, exponent)
-    return columns
 
 
 def _used_sizes(network: Network) -> dict[str, Any]:
@@ -428,7 +310,6 @@ def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> di
         "data_source": None,
         "data_sha256": None,
         "lanes": None,
-        **dict.fromkeys(_SPAN_COLUMNS),
         **hierarchy.work_columns(experiment.workload),
         **dict.fromkeys(hierarchy.TRAFFIC_COLUMNS),
         **dict.fromkeys(_USED_SIZES),
@@ -436,22 +317,4 @@ def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> di
 
 
 def _failed(run: dict[str, Any], error: Exception) -> RunResult:
-    return RunResult(run | _failure(error), _EpochColumns().columns())
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    message = str(error) or type(error).__name__
-    if isinstance(error, MemoryError):
-        message = f"out of memory: {message}; run fewer ranks on this host, or a smaller network"
-    return {
-        "status": "failed",
-        "diverged": None,
-        "diverged_epoch": None,
-        "epochs_completed": 0,
-        "error": message,
-        "duration_s": None,
-        **_energy_columns(unavailable_energy("the run failed before its first epoch")),
-        "counters_reason": "the run failed before its first epoch",
-        "meter_reads": None,
-        "meter_cpu_s": None,
-    }
+    return RunResult(run | failed_outcome(error), EpochColumns().columns())
