@@ -14,6 +14,7 @@ from minibutter.energy.model.forms import (
     level_of,
     time_design,
 )
+from minibutter.energy.model.notes import notes_on, ranges_of
 from minibutter.energy.model.observations import Observations
 from minibutter.energy.model.regression import (
     Merged,
@@ -27,6 +28,7 @@ from minibutter.energy.model.regression import (
 )
 from minibutter.energy.model.results import (
     CONFIDENCE,
+    MIN_EXPERIMENTS,
     MODEL_VERSION,
     Coefficient,
     EnergyModel,
@@ -36,14 +38,11 @@ from minibutter.energy.model.results import (
 )
 from minibutter.energy.model.scores import residuals_by_level, score
 
-MIN_EXPERIMENTS = 5
-"""With fewer, leaving one out or drawing them anew says nothing."""
-
 WORKING_SET = "parameter2x"
 """The one of a training step: parameters, gradients and all activations. It places a configuration
 in the hierarchy."""
 
-_WORST_RATIO = 100.0
+_LARGEST_LOG_RATIO = np.log(100.0)
 """Bound on the error that is remembered of a configuration to which nothing else is alike."""
 
 
@@ -69,31 +68,34 @@ def fit_energy(
         Intervals, held-out scores and replicates are None with fewer than `MIN_EXPERIMENTS`.
     """
     features, duration_s = observations.features, observations.duration_s
-    energy_j = observations.energy_j
+    energy_j, composition = observations.energy_j, observations.composition
+    work, static_s = composition.work(features), duration_s * observations.static_ratio
     _, groups = np.unique(observations.experiments, return_inverse=True)
     sampling = _Sampling(groups, n_replicates, seed)
     variants = tuple(sorted(set(features.variants)))
     energy = _fit(
         "hierarchy",
-        hierarchy_design(features, duration_s / observations.n_ranks),
+        hierarchy_design(work, static_s),
         energy_j,
         sampling,
         apart=True,
+        n_mixed=float(composition.n_mixed.mean()),
     )
     seconds = _fit(
         "duration", duration_design(features, variants), duration_s, sampling, apart=True
     )
-    notes = list(_notes(observations, energy.form, int(groups.max()) + 1))
-    beside = [("flops", flops_design(features)), ("time", time_design(duration_s))]
+    notes = notes_on(observations, energy.form)
+    beside = [("flops", flops_design(work)), ("time", time_design(static_s))]
     if caches is None:
         notes.append(
             "the caches of the measured machine are not known: no form of BUTTER-E, no residuals "
             "by level"
         )
-    elif not features.working_set_bytes:
+    elif not composition.features.working_set_bytes:
         notes.append("results have no working sets: no form of BUTTER-E, no residuals by level")
     else:
-        beside.insert(0, ("butter_e", butter_e_design(features, caches)))
+        of_runs = butter_e_design(composition.features, caches)
+        beside.insert(0, ("butter_e", composition.design(of_runs)))
     others = [_fit(name, design, energy_j, sampling, apart=False) for name, design in beside]
     rows = _rows(observations, energy, caches)
     return EnergyModel(
@@ -113,7 +115,7 @@ def fit_energy(
         residuals=residuals_by_level(rows),
         rows=rows,
         replicates=_replicates(observations, energy, seconds),
-        ranges=_ranges(observations),
+        ranges=ranges_of(observations),
         notes=tuple(notes),
     )
 
@@ -132,20 +134,29 @@ class _Sampling:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A form, and what only this room needs: its terms, replicates and predictions, and for every
-    row the coefficients that have not seen its experiment, with their predictions."""
+    """A form, and what only this room needs: its terms, their coefficients, replicates and
+    predictions, and for every row the coefficients that have not seen its experiment, with their
+    predictions."""
 
     form: Form
     kept: list[int]
+    coefficients: np.ndarray
     replicates: np.ndarray | None
     predicted: np.ndarray
     left_out: np.ndarray | None
     held_out: np.ndarray | None
 
 
-def _fit(name: str, design: Design, target: np.ndarray, sampling: _Sampling, apart: bool) -> _Fit:
+def _fit(
+    name: str,
+    design: Design,
+    target: np.ndarray,
+    sampling: _Sampling,
+    apart: bool,
+    n_mixed: float = 1.0,
+) -> _Fit:
     """Fit one form; `apart`: its coefficients are to be read, so that they get intervals, and terms
-    that cannot be told from others are left out.
+    that cannot be told from others are left out. `n_mixed` experiments are in each target.
 
     The forms to compare with are judged by their predictions, which dependent terms do not hurt.
     """
@@ -165,7 +176,7 @@ def _fit(name: str, design: Design, target: np.ndarray, sampling: _Sampling, apa
     if sampling.is_possible:
         if apart:
             replicates = refit(matrix, target, sampling.counts, coefficients)
-            replicates = spread(coefficients, replicates, sampling.n_groups)
+            replicates = spread(coefficients, replicates, sampling.n_groups, n_mixed)
         left_out = fit_left_out(matrix, target, sampling.fold)
         held_out = (matrix * left_out).sum(axis=1)
     why = "a form to compare with" if not apart else f"fewer than {MIN_EXPERIMENTS} experiments"
@@ -178,7 +189,7 @@ def _fit(name: str, design: Design, target: np.ndarray, sampling: _Sampling, apa
         dependences=dependences,
         merged=merged,
     )
-    return _Fit(form, kept, replicates, predicted, left_out, held_out)
+    return _Fit(form, kept, coefficients, replicates, predicted, left_out, held_out)
 
 
 def _group_means(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -222,6 +233,9 @@ def _rows(observations: Observations, energy: _Fit, caches: CacheBytes | None) -
     levels: tuple[str | None, ...] = (None,) * len(observations)
     if caches is not None and working_set is not None:
         levels = level_of(working_set, caches)
+    own = hierarchy_design(observations.features, _own_static_s(observations))
+    own_j = own.matrix[:, energy.kept] @ energy.coefficients
+    own_share = own_j / np.maximum(energy.predicted, 1e-300)
     return tuple(
         Row(
             experiment_id=observations.experiments[i],
@@ -231,6 +245,7 @@ def _rows(observations: Observations, energy: _Fit, caches: CacheBytes | None) -
             level=levels[i],
             duration_s=float(observations.duration_s[i]),
             energy_j=float(observations.energy_j[i]),
+            own_share=float(own_share[i]) if observations.is_package[i] else 1.0,
             predicted_j=float(energy.predicted[i]),
             held_out_j=None if energy.held_out is None else float(energy.held_out[i]),
         )
@@ -238,52 +253,30 @@ def _rows(observations: Observations, energy: _Fit, caches: CacheBytes | None) -
     )
 
 
+def _own_static_s(observations: Observations) -> np.ndarray:
+    """Seconds of static power that each configuration itself has to pay for: runs beside each other
+    on a package share them by their durations."""
+    seconds = observations.composition.seconds
+    return observations.duration_s**2 * observations.static_ratio / seconds
+
+
 def _replicates(observations: Observations, energy: _Fit, seconds: _Fit) -> Replicates | None:
     if energy.replicates is None or seconds.replicates is None:
         return None
-    # What a prediction of a sweep not yet run gets wrong: seconds and joules of an unseen network.
-    unseen = hierarchy_design(
-        observations.features, seconds.held_out / observations.n_ranks
-    ).matrix[:, energy.kept]
-    ratios = observations.energy_j / (unseen * energy.left_out).sum(axis=1).clip(min=1e-300)
-    log_ratios = np.log(ratios.clip(1 / _WORST_RATIO, _WORST_RATIO))
+
+    def alone_j(duration_s: np.ndarray) -> np.ndarray:
+        design = hierarchy_design(observations.features, duration_s)
+        return (design.matrix[:, energy.kept] * energy.left_out).sum(axis=1).clip(min=1e-300)
+
+    # What a prediction of a sweep not yet run gets wrong: joules of an unseen network, of which
+    # the error of a package with several has lost a part, and its seconds.
+    with np.errstate(divide="ignore"):
+        log_ratios = np.log(observations.energy_j / energy.held_out)
+    log_ratios *= np.sqrt(observations.composition.n_mixed)
+    log_ratios += np.log(alone_j(observations.duration_s) / alone_j(seconds.held_out))
+    log_ratios = log_ratios.clip(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
     return Replicates(
         energy=tuple(map(tuple, energy.replicates.tolist())),
         duration=tuple(map(tuple, seconds.replicates.tolist())),
         log_ratios=tuple(log_ratios.tolist()),
     )
-
-
-def _ranges(observations: Observations) -> dict[str, tuple[float, float]]:
-    features = observations.features
-    values = {"flops": features.flops, "steps": features.n_steps, "depth": features.depth}
-    values |= {f"{level} bytes": moved for level, moved in features.traffic_bytes.items()}
-    return {name: (float(each.min()), float(each.max())) for name, each in values.items()}
-
-
-def _notes(observations: Observations, form: Form, n_experiments: int) -> list[str]:
-    notes = []
-    if n_experiments < MIN_EXPERIMENTS:
-        notes.append(
-            f"{n_experiments} experiments are too few for intervals and held-out errors, which "
-            f"need {MIN_EXPERIMENTS}"
-        )
-    if len(observations.cpu_models) > 1:
-        notes.append(
-            f"energies of {len(observations.cpu_models)} processors are fitted together; fit "
-            f"each alone to compare them: {', '.join(observations.cpu_models)}"
-        )
-    if "measured_shared" in observations.qualities:
-        notes.append("energies of packages that ranks shared are among them, and hold others' work")
-    for each in form.dependences:
-        notes.append(
-            f"{' and '.join(each.terms)} are hard to tell apart (condition index "
-            f"{each.condition_index:.0f}): their sum is known better than each"
-        )
-    if form.merged:
-        notes.append(
-            f"{', '.join(each.term for each in form.merged)} cannot be told from the other terms "
-            "and stand in their coefficients; vary sizes, batches or tilings so that they do not "
-            "grow together"
-        )
-    return notes

@@ -243,6 +243,10 @@ def _notes(model: EnergyModel, outside: list[tuple[str, ...]]) -> tuple[str, ...
         )
     if model.replicates is None:
         notes.append("the model was fitted to too few experiments for an interval")
+    if any(quality.endswith("_package") for quality in model.qualities):
+        notes.append(
+            "seconds were measured of runs beside each other on a package; alone, one may be faster"
+        )
     if model.kind == "simulated":
         notes.append("the model was fitted to simulated energies: it says nothing about a machine")
     return tuple(notes)

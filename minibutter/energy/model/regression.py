@@ -197,21 +197,27 @@ def refit(
     )
 
 
-def spread(coefficients: np.ndarray, replicates: np.ndarray, n_groups: int) -> np.ndarray:
-    """Replicates moved away from the estimate for the degrees of freedom that the fit has used.
+def spread(
+    coefficients: np.ndarray, replicates: np.ndarray, n_groups: int, n_mixed: float = 1.0
+) -> np.ndarray:
+    """Replicates moved away from the estimate for the degrees of freedom that the fit has used, and
+    for what rows of different groups have in common.
 
-    A bootstrap of few groups is too narrow by about sqrt(n / (n - k)).
+    A bootstrap of few groups is too narrow by about sqrt(n / (n - k)). Where the deviations of m
+    groups are in each row, and those of each group in the rows of m groups, it takes for m times
+    as much as there is what has been seen once, and is too narrow by sqrt(m).
 
     Parameters
     ----------
     coefficients : shape (k,). replicates : shape (b, k).
+    n_mixed : m, the mean over all rows.
 
     Returns
     -------
     float64, shape (b, k); none is negative.
     """
     n_active = int((coefficients > 0).sum())
-    factor = np.sqrt(n_groups / max(n_groups - n_active, 1))
+    factor = np.sqrt(n_mixed * n_groups / max(n_groups - n_active, 1))
     return np.maximum(coefficients + (replicates - coefficients) * factor, 0.0)
 
 

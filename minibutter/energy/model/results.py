@@ -8,11 +8,14 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from minibutter.energy.model.features import ModelError
 from minibutter.energy.model.regression import Dependence, Merged
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 """Raised when a field changes its name or meaning."""
 
 CONFIDENCE = 0.90
 """Of all intervals."""
+
+MIN_EXPERIMENTS = 5
+"""With fewer, leaving one out or drawing them anew says nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,10 @@ class Residuals:
 class Row:
     """A configuration: what was measured and what the form `hierarchy` says.
 
-    Energies are joules an epoch; `held_out_j` is of a fit without this experiment. `level` is None
-    where the caches are not known, `working_set_bytes` where results do not have it.
+    Energies are joules an epoch; `held_out_j` is of a fit without this experiment. `own_share` is
+    the configuration's part in them: 1, but of energies of whole packages, which hold what ran
+    beside it, the part that the form says it took, with its part of the static power. `level` is
+    None where the caches are not known, `working_set_bytes` where results do not have it.
     """
 
     experiment_id: str
@@ -114,6 +119,7 @@ class Row:
     level: str | None
     duration_s: float
     energy_j: float
+    own_share: float
     predicted_j: float
     held_out_j: float | None
 
@@ -127,7 +133,8 @@ class Replicates:
     energy : coefficients of the terms in the form `hierarchy`, one tuple a replicate.
     duration : those of the form `duration`, of the same replicates.
     log_ratios : of every configuration the logarithm of measured energy over that of a fit, of
-        energy and seconds, without its experiment.
+        energy and seconds, without its experiment; of whole packages what it may be of one of the
+        experiments in it.
     """
 
     energy: tuple[tuple[float, ...], ...]

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from minibutter.energy.model import EPOCH_COLUMNS
+
 CACHES = {"l1": 32 * 2**10, "l2": 512 * 2**10, "l3": 8 * 2**20}
 
 PLANTED = {
@@ -143,10 +145,105 @@ def fabricate(
     return measure(runs, true_energy_j(runs, planted) * deviation, rng, **options)
 
 
+def share_packages(
+    n_experiments: int = 40,
+    repetitions: int = 3,
+    seed: int = 1,
+    n_boots: int = 1,
+    n_packages: int = 2,
+    n_ranks: int = 4,
+    is_gang: bool = False,
+    lanes: int = 1,
+    spread: float = 0.0,
+    planted: dict[str, float] = PLANTED,
+) -> Tables:
+    """Runs beside each other on packages, whose energies are exact.
+
+    Every package has `n_ranks` ranks, each with one run after the other; the repetitions of a gang
+    begin together and end when they end. `energy_j` is the rank's share by processor time.
+    """
+    rng = np.random.default_rng(seed)
+    runs = make_runs(n_experiments, rng, repetitions)
+    deviation = rng.lognormal(0, spread, n_experiments).repeat(repetitions)
+    completed = np.clip(2.0 / runs["true_seconds"], 1, 200).astype(int)
+    completed = (completed * rng.uniform(0.5, 1.0, len(runs))).astype(int).clip(1)
+    pace = rng.lognormal(0, 0.05, len(runs))
+    runs = runs.assign(epochs_completed=completed, lanes=lanes, energy_ranks=n_ranks)
+    busy_ns = (runs["true_seconds"] * completed * pace * lanes * 1e9).to_numpy().astype(np.int64)
+    together = n_ranks if is_gang else lanes
+    blocks = np.arange(len(runs)).reshape(-1, together)
+    if lanes > 1:
+        busy_ns = busy_ns[blocks[:, 0]].repeat(lanes)
+    free_ns = rng.integers(10**9, 2**55, (n_boots, 1)) + np.zeros((1, n_packages * n_ranks), int)
+    begun_ns = np.empty(len(runs), np.int64)
+    for block in rng.permutation(blocks):
+        boot = rng.integers(n_boots)
+        if is_gang:
+            package = rng.integers(n_packages)
+            ranks = package * n_ranks + np.arange(n_ranks)
+        else:
+            ranks = np.array([free_ns[boot].argmin()])
+            package = ranks[0] // n_ranks
+        begun_ns[block] = free_ns[boot, ranks].max() + rng.integers(10**7)
+        free_ns[boot, ranks] = (begun_ns[block] + busy_ns[block]).max()
+        runs.loc[block, ["boot_id", "package"]] = [f"boot {boot}", package]
+    runs = runs.assign(
+        begun_ns=begun_ns,
+        ended_ns=begun_ns + busy_ns,
+        duration_s=busy_ns / 1e9 / lanes,
+        energy_mode="gang" if is_gang else "shared",
+        energy_source="powercap:package",
+        energy_quality="measured_divided" if is_gang else "measured_shared",
+        energy_reason=None,
+        foreign_load=0.001,
+        cache_state="warm",
+    )
+    static_w = planted["static_power_w"]
+    alone_j = true_energy_j(runs, planted)
+    work_j = alone_j * deviation - static_w * runs["true_seconds"].to_numpy()
+    package_j, share_j = package_energies(runs, work_j * completed, static_w)
+    runs = runs.assign(energy_package_j=package_j, energy_j=share_j)
+    return Tables(runs, pd.DataFrame(columns=list(EPOCH_COLUMNS)))
+
+
+def package_energies(
+    runs: pd.DataFrame, work_j: np.ndarray, static_w: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Energy of each run's package during the run, and the run's share by processor time.
+
+    Power is added up over the stretches between which no run begins or ends. `work_j` are the
+    joules of each run without static power.
+    """
+    package_j, share_j = np.zeros(len(runs)), np.zeros(len(runs))
+    begun_ns, ended_ns = runs["begun_ns"].to_numpy(), runs["ended_ns"].to_numpy()
+    work_w = work_j / ((ended_ns - begun_ns) / 1e9)
+    for members in runs.groupby(["boot_id", "package"]).indices.values():
+        stamps = np.unique([begun_ns[members], ended_ns[members]])
+        is_running = (begun_ns[members] <= stamps[:-1, None]) & (
+            ended_ns[members] > stamps[:-1, None]
+        )
+        joules = (static_w + is_running @ work_w[members]) * np.diff(stamps) / 1e9
+        package_j[members] = joules @ is_running
+        share_j[members] = joules / np.maximum(is_running.sum(axis=1), 1) @ is_running
+    return package_j, share_j
+
+
 @pytest.fixture(scope="session", name="fabricate")
 def _fabricate():
     """The function that makes tables."""
     return fabricate
+
+
+@pytest.fixture(scope="session", name="share_packages")
+def _share_packages():
+    """The function that makes tables of runs beside each other."""
+    return share_packages
+
+
+@pytest.fixture(scope="session", name="package_energies")
+def _package_energies():
+    """The function that adds up what packages took."""
+    return package_energies
 
 
 @pytest.fixture(scope="session", name="true_energy_j")

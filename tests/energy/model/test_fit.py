@@ -57,7 +57,7 @@ def test_a_model_survives_json_bit_for_bit(model):
     [
         (lambda text: text[:100], "no energy model"),
         (lambda text: "[1, 2]", "no energy model"),
-        (lambda text: text.replace('"version": 1', '"version": 99'), "version 99, not 1"),
+        (lambda text: text.replace('"version": 2', '"version": 99'), "version 99, not 2"),
         (lambda text: text.replace('"n_runs": 120', '"n_runs": "many"'), "damaged.*'many'"),
         (lambda text: text.replace('"forms"', '"shapes"'), "damaged.*forms"),
     ],

@@ -141,7 +141,7 @@ def test_other_executions_of_an_experiment_are_other_rows_of_it(small):
     assert len(observed) == 12
     assert len(set(observed.experiments)) == 6
     shared = observe(small.runs.assign(energy_ranks=[1, 4] * 6), small.epochs)
-    assert sorted(shared.n_ranks) == [1.0] * 6 + [4.0] * 6
+    assert sorted(shared.static_ratio) == [0.25] * 6 + [1.0] * 6
 
 
 def test_steps_follow_from_rows_and_batch(small):
