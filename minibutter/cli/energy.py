@@ -14,7 +14,9 @@ Source = Annotated[
 WithShared = Annotated[
     bool,
     typer.Option(
-        "--with-shared", help="Also use energies that hold other ranks' work (measured_shared)."
+        "--with-shared",
+        help="Also use energies that hold other ranks' work (measured_shared) where it is not "
+        "stored what ran there.",
     ),
 ]
 Caches = Annotated[
@@ -38,8 +40,10 @@ def fit(
 ) -> None:
     """Fit joules an epoch to time, FLOPs and bytes of each level of the memory.
 
-    Beside the model stand BUTTER-E's form, FLOPs alone and time alone. Writes `model.json` and two
-    figures.
+    Beside the model stand BUTTER-E's form, FLOPs alone and time alone.
+
+    Where ranks shared a package, its whole energy is fitted to the work of all that ran there.
+    Runs beside much work of other processes are left out. Writes `model.json` and two figures.
     """
     from minibutter.cli.energy_models import fit_results, show_model, write_model
 

@@ -75,14 +75,20 @@ def _parse_caches(text: str) -> dict[str, int]:
 def write_model(model: EnergyModel, folder: Path) -> list[Path]:
     """Write `model.json` and the figures; returns what was written."""
     rows = pd.DataFrame([asdict(row) for row in model.rows])
+    is_shared = (rows["own_share"] != 1).any()
+    own = rows.assign(
+        **{name: rows[name] * rows["own_share"] for name in ("energy_j", "predicted_j")}
+    )
     paths = [folder / "model.json", folder / "predicted.png", folder / "per_datum.png"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths[0].write_text(to_json(model) + "\n")
-        plots.draw_predicted_energy(rows, model.kind, paths[1])
+        what = f"{model.kind} package with all its runs," if is_shared else model.kind
+        plots.draw_predicted_energy(rows, what, paths[1])
         if rows["working_set_bytes"].isna().all():
             return paths[:2]
-        plots.draw_energy_per_datum(rows, model.caches, model.kind, paths[2])
+        what = f"{model.kind} package, modelled share" if is_shared else model.kind
+        plots.draw_energy_per_datum(own, model.caches, what, paths[2])
     except OSError as error:
         raise Mistake(
             f"{folder} cannot take the model ({error.strerror or error}); give a folder that can "

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from minibutter import store
+from minibutter import plots, store
 from minibutter.provenance import read_provenance
 
 SWEEP = 'dataset = "digits"\nsize = [1024, 4096]\ndepth = [3, 5]\nepochs = 10\nrepetitions = 3\n'
@@ -158,6 +158,48 @@ def test_mixed_kinds_are_refused_until_one_is_chosen(call, results):
     code, out, _ = call("energy", "fit", directory, "--source", "simulated")
     assert (code, "fitted to simulated energy (simulated:package): 40 runs" in out) == (0, True)
     assert "left out: 80 runs: energy is measured, not simulated" in out
+
+
+def test_runs_of_many_ranks_are_fitted_by_whole_packages_and_the_report_says_so(
+    call, results, share_packages
+):
+    directory, kept = results
+    tables = share_packages()
+    kept["runs"] = tables.runs.assign(
+        cpu_model=kept["runs"]["cpu_model"].iloc[0], foreign_load=[0.5, 0.3, *[0.0] * 118]
+    )
+    kept["epochs"] = tables.epochs
+    code, out, _ = call("energy", "fit", directory)
+    assert code == 0
+    assert "118 runs (118 measured_package)" in out
+    assert "35" in next(line for line in out.splitlines() if line.startswith("static power"))
+    assert "note: 118 runs were not alone on their package" in out
+    assert "left out: 2 runs: other processes took more than 2 % of the processors" in out
+    for figure in ("predicted.png", "per_datum.png"):
+        assert (directory / "energy" / figure).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figure_against_the_working_set_shows_what_each_run_took_of_its_package(
+    call, results, share_packages, monkeypatch
+):
+    directory, kept = results
+    tables = share_packages(is_gang=True, repetitions=4)
+    kept["runs"], kept["epochs"] = tables.runs, tables.epochs
+    drawn = {}
+
+    def keep(name):
+        return lambda rows, *rest: drawn.update({name: (rows, rest[-2])})
+
+    monkeypatch.setattr(plots, "draw_predicted_energy", keep("predicted"))
+    monkeypatch.setattr(plots, "draw_energy_per_datum", keep("per_datum"))
+    assert call("energy", "fit", directory)[0] == 0
+    (packages, what), (own, what_own) = drawn["predicted"], drawn["per_datum"]
+    assert what == "measured package with all its runs,"
+    assert what_own == "measured package, modelled share"
+    share = (own["energy_j"] / packages["energy_j"]).to_numpy()
+    assert share == pytest.approx(packages["own_share"].to_numpy())
+    assert (own["predicted_j"] / own["energy_j"]).to_numpy() == pytest.approx(1)
+    assert 0.2 < share.mean() < 0.35
 
 
 def test_a_folder_that_cannot_be_written_is_refused_with_the_remedy(call, results):
