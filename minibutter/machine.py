@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from minibutter.energy.caches import Cache
 from minibutter.energy.doctor import Diagnosis, diagnose
 from minibutter.energy.environment import Environment, is_container, read_environment
 from minibutter.energy.sysfs import read_text
-from minibutter.energy.topology import Cache, Topology, read_topology
+from minibutter.energy.topology import Topology, read_topology
 from minibutter.provenance import read_blas, read_cpu_model
 
 _MEMORY_SETS = 4
