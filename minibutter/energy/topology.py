@@ -111,6 +111,11 @@ class Topology:
             groups.setdefault((cpu.core_type, sizes), []).append(cpu.number)
         return tuple(map(tuple, groups.values()))
 
+    @property
+    def data_levels(self) -> tuple[int, ...]:
+        """Levels of the caches of data that CPUs of the mask have, as far as sysfs tells."""
+        return tuple(sorted({cache.level for cache in self.caches if cache.type != "Instruction"}))
+
     def share_bytes(self, level: int, n_ranks: int = 1) -> int | None:
         """What a rank can count on of a level of the caches.
 
@@ -125,19 +130,38 @@ class Topology:
 
         Returns
         -------
-        Bytes; None if a size or the sharing is unknown, or a CPU of the mask has no such cache.
+        Bytes; None where `why_no_share` has a reason.
         """
+        if self.why_no_share(level) is not None:
+            return None
         numbers = {cpu.number for cpu in self.cpus}
-        found = [c for c in self.caches if c.level == level and c.type != "Instruction"]
-        if not found or any(c.size_bytes is None or c.cpus is None for c in found):
-            return None
-        if not numbers <= {cpu for cache in found for cpu in cache.cpus}:
-            return None
+        found = self._data_caches(level)
         ranks_each = -(-n_ranks // len(found))
         return min(
             c.size_bytes * len(numbers.intersection(c.cpus)) // len(c.cpus) // ranks_each
             for c in found
         )
+
+    def why_no_share(self, level: int) -> str | None:
+        """Why nobody can say what a rank has of a level; None if it is known.
+
+        A size is unknown, or contradicts itself; nobody knows who shares it; or a CPU of the mask
+        has no such cache.
+        """
+        found = self._data_caches(level)
+        problem = next((cache.problem for cache in found if cache.problem is not None), None)
+        if problem is not None:
+            return problem
+        if any(cache.cpus is None for cache in found):
+            return f"nobody tells which CPUs share a cache of level {level}"
+        reached = {cpu for cache in found for cpu in cache.cpus}
+        without = tuple(cpu.number for cpu in self.cpus if cpu.number not in reached)
+        if without:
+            return f"sysfs tells of no data cache of level {level} of CPU {format_cpus(without)}"
+        return None
+
+    def _data_caches(self, level: int) -> list[Cache]:
+        return [c for c in self.caches if c.level == level and c.type != "Instruction"]
 
     def _count(self, key) -> int | None:
         values = {key(cpu) for cpu in self.cpus}

@@ -85,8 +85,12 @@ def test_the_cores_of_a_hybrid_processor_have_their_own_caches(make_tree):
 
 def test_a_cpu_outside_the_third_level_leaves_no_share_of_it(make_tree):
     machine = make_tree("hybrid")
-    assert read_topology(machine.root, range(9)).share_bytes(3) is None
+    topology = read_topology(machine.root, range(9))
+    assert topology.share_bytes(3) is None
+    assert topology.why_no_share(3) == "sysfs tells of no data cache of level 3 of CPU 8"
+    assert topology.data_levels == (1, 2, 3)
     assert read_topology(machine.root, {8}).share_bytes(3) is None
+    assert read_topology(machine.root, {8}).data_levels == (1, 2)
     assert read_topology(machine.root, range(8)).share_bytes(3) == 24 * MIB
 
 
@@ -102,7 +106,8 @@ def test_unequal_third_levels_are_two_kinds_and_the_lesser_counts(make_tree):
 def test_fault_35_caches_that_are_not_told_are_not_invented(make_tree):
     topology = read_topology(make_tree("vm_rapl").root, {0, 1})
     assert topology.caches == ()
-    assert topology.share_bytes(3) is None
+    assert topology.data_levels == ()
+    assert [topology.share_bytes(level) for level in (1, 2, 3)] == [None] * 3
     (sentence,) = (line for line in topology.missing if line.startswith("caches"))
     assert "tells nothing of CPU 0-1" in sentence
 
@@ -120,6 +125,9 @@ def test_fault_35_a_size_that_its_ways_and_sets_contradict_is_reported_once(make
         sentence
     )
     assert "1 more like this" in sentence
+    assert topology.share_bytes(3) is None
+    assert f"size is {320 * MIB} bytes" in topology.why_no_share(3)
+    assert topology.share_bytes(2) == MIB // 2
     assert [cache.problem is None for cache in topology.caches if cache.level < 3] == [True] * 24
 
 
@@ -144,6 +152,8 @@ def test_caches_without_a_list_of_sharers_have_no_share(make_tree):
         (machine.root / folder / "shared_cpu_list").unlink()
     topology = read_topology(machine.root, range(8))
     assert topology.share_bytes(3) is None
+    assert topology.why_no_share(3) == "nobody tells which CPUs share a cache of level 3"
+    assert topology.why_no_share(2) is None
     assert any("shared_cpu_list is missing" in line for line in topology.missing)
 
 
