@@ -30,8 +30,8 @@ class Cache:
     """Why its size is not to be trusted; None where it is."""
 
 
-def read_caches(root: Path, numbers: list[int]) -> tuple[tuple[Cache, ...], list[int]]:
-    """Instances of the caches of these CPUs, and the CPUs that tell of none.
+def read_caches(root: Path, numbers: list[int]) -> tuple[tuple[Cache, ...], tuple[int, ...]]:
+    """Instances of the caches of these CPUs, and the CPUs that tell of none for data.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ def read_caches(root: Path, numbers: list[int]) -> tuple[tuple[Cache, ...], list
     for number in numbers:
         folders = (root / CPUS / f"cpu{number}" / "cache").glob("index*")
         found = [cache for cache in map(_read_cache, folders) if cache is not None]
-        if not found:
+        if all(cache.type == "Instruction" for cache in found):
             without.append(number)
         for cache in found:
             # Without the list nobody knows whether two CPUs speak of one instance.
             sharers = cache.cpus if cache.cpus is not None else ("cpu", number)
             instances.setdefault((cache.level, cache.type, sharers), cache)
     ordered = sorted(instances.values(), key=lambda c: (c.level, c.type, c.cpus or ()))
-    return tuple(ordered), without
+    return tuple(ordered), tuple(without)
 
 
 def _read_cache(folder: Path) -> Cache | None:

@@ -67,6 +67,8 @@ class Topology:
     """All memory nodes of the machine."""
     n_online: int | None
     """CPUs of the machine that are switched on."""
+    cpus_without_caches: tuple[int, ...]
+    """CPUs of the mask of whose data caches sysfs tells nothing."""
     missing: tuple[str, ...]
     """What sysfs did not tell, in words."""
 
@@ -116,6 +118,10 @@ class Topology:
         """Levels of the caches of data that CPUs of the mask have, as far as sysfs tells."""
         return tuple(sorted({cache.level for cache in self.caches if cache.type != "Instruction"}))
 
+    def data_caches(self, level: int) -> list[Cache]:
+        """Instances of the data or unified cache of a level."""
+        return [c for c in self.caches if c.level == level and c.type != "Instruction"]
+
     def share_bytes(self, level: int, n_ranks: int = 1) -> int | None:
         """What a rank can count on of a level of the caches.
 
@@ -135,7 +141,7 @@ class Topology:
         if self.why_no_share(level) is not None:
             return None
         numbers = {cpu.number for cpu in self.cpus}
-        found = self._data_caches(level)
+        found = self.data_caches(level)
         ranks_each = -(-n_ranks // len(found))
         return min(
             c.size_bytes * len(numbers.intersection(c.cpus)) // len(c.cpus) // ranks_each
@@ -148,7 +154,7 @@ class Topology:
         A size is unknown, or contradicts itself; nobody knows who shares it; or a CPU of the mask
         has no such cache.
         """
-        found = self._data_caches(level)
+        found = self.data_caches(level)
         problem = next((cache.problem for cache in found if cache.problem is not None), None)
         if problem is not None:
             return problem
@@ -156,12 +162,12 @@ class Topology:
             return f"nobody tells which CPUs share a cache of level {level}"
         reached = {cpu for cache in found for cpu in cache.cpus}
         without = tuple(cpu.number for cpu in self.cpus if cpu.number not in reached)
-        if without:
-            return f"sysfs tells of no data cache of level {level} of CPU {format_cpus(without)}"
-        return None
-
-    def _data_caches(self, level: int) -> list[Cache]:
-        return [c for c in self.caches if c.level == level and c.type != "Instruction"]
+        if not without:
+            return None
+        reason = f"sysfs tells of no data cache of level {level} of CPU {format_cpus(without)}"
+        if reached:
+            reason += ", which other CPUs of this process have; bind it to CPUs that are alike"
+        return reason
 
     def _count(self, key) -> int | None:
         values = {key(cpu) for cpu in self.cpus}
@@ -194,6 +200,7 @@ def read_topology(root: Path = Path("/"), affinity: Collection[int] | None = Non
         caches,
         nodes,
         None if online is None else len(online),
+        without_caches,
         tuple(_missing(root, cpus, caches, without_caches, nodes)),
     )
 
@@ -253,7 +260,7 @@ def _missing(
     root: Path,
     cpus: tuple[Cpu, ...],
     caches: tuple[Cache, ...],
-    without_caches: list[int],
+    without_caches: tuple[int, ...],
     nodes: tuple[Node, ...],
 ) -> list[str]:
     """Everything that could not be read or contradicts itself, as sentences for people."""
@@ -272,7 +279,7 @@ def _missing(
     if without_caches:
         sentences.append(
             f"caches: {folder}/cpu*/cache tells nothing of CPU "
-            f"{format_cpus(tuple(without_caches))}; some containers and some Arm firmware hide it"
+            f"{format_cpus(without_caches)}; some containers and some Arm firmware hide it"
         )
     problems: dict[tuple[int, str], list[str]] = {}
     for cache in caches:

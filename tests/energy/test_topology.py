@@ -87,10 +87,15 @@ def test_a_cpu_outside_the_third_level_leaves_no_share_of_it(make_tree):
     machine = make_tree("hybrid")
     topology = read_topology(machine.root, range(9))
     assert topology.share_bytes(3) is None
-    assert topology.why_no_share(3) == "sysfs tells of no data cache of level 3 of CPU 8"
+    assert topology.why_no_share(3) == (
+        "sysfs tells of no data cache of level 3 of CPU 8, which other CPUs of this process have; "
+        "bind it to CPUs that are alike"
+    )
     assert topology.data_levels == (1, 2, 3)
-    assert read_topology(machine.root, {8}).share_bytes(3) is None
-    assert read_topology(machine.root, {8}).data_levels == (1, 2)
+    low_power = read_topology(machine.root, {8})
+    assert low_power.share_bytes(3) is None
+    assert low_power.why_no_share(3) == "sysfs tells of no data cache of level 3 of CPU 8"
+    assert low_power.data_levels == (1, 2)
     assert read_topology(machine.root, range(8)).share_bytes(3) == 24 * MIB
 
 
