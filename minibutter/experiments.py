@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from minibutter import datasets
+from minibutter import datasets, hierarchy
 from minibutter.datasets import DatasetInfo
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.tiling import Tiling
@@ -164,6 +164,8 @@ def plan_experiment(
         n_train, n_test = datasets.split_sizes(info.n_rows, spec.test_split, spec.split_method)
         network = _build_network(spec, info)
         _check_batch_size(spec, info, n_train)
+        if spec.cache_state == "cold":
+            hierarchy.flushed_bytes()  # refuses caches that it cannot empty
     except ValueError as error:
         problem = str(error)
     content = _identity_content(spec, info, n_train)

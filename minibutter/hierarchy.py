@@ -12,8 +12,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from minibutter.energy import cachesim
+from minibutter.energy import cachesim, flush
 from minibutter.energy.cachesim import CacheLevel, CacheSimulator
+from minibutter.energy.topology import Topology, read_topology
 from minibutter.nn.kernels.gemm_stream import STREAMS
 from minibutter.nn.kernels.jit import address_of
 from minibutter.nn.kernels.layout import count_blocks, lanes_of
@@ -27,13 +28,12 @@ from minibutter.nn.kernels.stream import (
     transposed,
 )
 from minibutter.nn.kernels.tile import LINE_BYTES, PLAIN, VECTOR_BYTES
-from minibutter.nn.kernels.tiling import Tiling, read_cache_bytes
+from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.loops import Cache, Margin, follow
 from minibutter.nn.product_loops import Kernel, Product, product_effect
 from minibutter.nn.traffic import PREDICTED_RUNGS, Traffic, Workload, predict_epoch
 
 _PAGE_BYTES = 4096
-_FLUSHED_TIMES = 4  # the last level
 
 WORKING_SETS = ("parameter", "parameter2x", "parameter2x_dataset", "bwd_layer")
 TRAFFIC_COLUMNS = (
@@ -45,28 +45,69 @@ TRAFFIC_COLUMNS = (
 
 
 @cache
-def machine_caches() -> dict[int, int]:
-    """Bytes of the data caches by level, as far as this core has them to itself."""
-    return read_cache_bytes()
+def machine_topology() -> Topology:
+    """Of the CPUs that this process may use, as they were when it was first asked for."""
+    return read_topology()
+
+
+def machine_caches() -> dict[int, int | None]:
+    """Bytes by level that a core has of the data caches, with one rank on every core.
+
+    They are the process's share where several CPUs have one cache, see `Topology.share_bytes`. None
+    where sysfs does not tell, and empty where it tells of no cache at all: no size is assumed, and
+    `unknown_caches` has the reason.
+    """
+    topology = machine_topology()
+    return {
+        level: topology.n_cores and topology.share_bytes(level, topology.n_cores)
+        for level in topology.data_levels
+    }
+
+
+def unknown_caches() -> str | None:
+    """Why not all of `machine_caches` are known, so that no traffic can be predicted; else None."""
+    topology = machine_topology()
+    if topology.n_cores is None:
+        return "sysfs does not tell the cores, among which caches are shared"
+    reasons = map(topology.why_no_share, topology.data_levels or (1,))
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def flushed_bytes() -> int:
-    """Bytes to read so that nothing of before is left in any cache."""
-    return _FLUSHED_TIMES * max(read_cache_bytes(whole=True).values())
+    """Bytes to read so that nothing of before is left in any cache; see `flush.flushed_bytes`.
+
+    Raises
+    ------
+    ValueError
+        If the caches of this machine are not known.
+    """
+    return flush.flushed_bytes(machine_topology())
 
 
 # ---------------------------------------------------------------------------------------------
 # Prediction
 
 
-@lru_cache(maxsize=256)
 def predict(workload: Workload, cache_state: str = "warm") -> Traffic | None:
-    """Bytes that an epoch moves on this machine; None where they are not known of the rung."""
-    if workload.network.kernel not in PREDICTED_RUNGS:
+    """Bytes that an epoch moves on this machine; None where `why_no_traffic` has a reason."""
+    if why_no_traffic(workload) is not None:
         return None
-    caches = machine_caches()
-    levels = [Cache(caches[level] // LINE_BYTES) for level in sorted(caches)]
+    return _predict(workload, cache_state, tuple(sorted(machine_caches().items())))
+
+
+@lru_cache(maxsize=256)
+def _predict(workload: Workload, cache_state: str, caches: tuple[tuple[int, int], ...]) -> Traffic:
+    levels = [Cache(n_bytes // LINE_BYTES) for _, n_bytes in caches]
     return predict_epoch(workload, levels, cache_state)
+
+
+def why_no_traffic(workload: Workload) -> str | None:
+    """Why the bytes that an epoch moves are not known; None where they can be predicted."""
+    kernel = workload.network.kernel
+    if kernel not in PREDICTED_RUNGS:
+        return f"bytes are not known of kernel {kernel!r}"
+    reason = unknown_caches()
+    return reason and f"bytes cannot be predicted for unknown caches: {reason}"
 
 
 def predict_product(product: Product, kernel: Kernel, level: Cache) -> tuple[float, float, float]:
@@ -110,7 +151,8 @@ def level_of(column: str) -> str:
 
 
 def phase_table(workload: Workload, cache_state: str) -> list[dict[str, Any]]:
-    """What the parts of an epoch move: name, layer, flops, and bytes by column; empty for BLAS."""
+    """What the parts of an epoch move: name, layer, flops, and bytes by column; empty where
+    `why_no_traffic` has a reason."""
     traffic = predict(workload, cache_state)
     if traffic is None:
         return []

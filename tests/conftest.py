@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from minibutter import cli
+from minibutter import cli, hierarchy
+from minibutter.energy.topology import Topology, read_topology
 from minibutter.experiments import Experiment, plan_experiment
 from minibutter.sweeps.spec import RunSpec
 from tests.machines import PROFILES, FakeMachine
@@ -63,6 +64,30 @@ def make_tree(tmp_path) -> Callable[[str | None], FakeMachine]:
         return machine
 
     return make
+
+
+@pytest.fixture
+def with_caches(make_tree, monkeypatch) -> Callable[..., Topology]:
+    """Let the caches that this process may use be those of a profile of `machines`."""
+
+    def pretend(profile: str | None, *affinity: int) -> Topology:
+        topology = read_topology(make_tree(profile).root, affinity)
+        monkeypatch.setattr(hierarchy, "machine_topology", lambda: topology)
+        return topology
+
+    return pretend
+
+
+@pytest.fixture
+def server_caches(with_caches) -> Topology:
+    """Those of a core of a server: 32 KiB, 1 MiB, and 4 of 16 MiB."""
+    return with_caches("server", 0, 8)
+
+
+@pytest.fixture
+def unknown_caches(with_caches) -> Topology:
+    """Those of a virtual machine that tells nothing of them."""
+    return with_caches("vm_rapl", 0, 1)
 
 
 @pytest.fixture

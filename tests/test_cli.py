@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numba
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from minibutter import cli
+from minibutter import cli, hierarchy
 from minibutter.nn.kernels import jit
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.network import ACTIVATIONS, DTYPES, INITIALIZERS
@@ -126,6 +127,7 @@ def test_plot_says_what_it_cannot_draw(call, tmp_path):
     assert (code, "curve.xyz" in err, "Traceback" in err) == (2, True, False)
 
 
+@pytest.mark.usefixtures("server_caches")
 def test_hierarchy_shows_sets_and_bytes_in_tables_json_and_a_figure(call, tmp_path):
     network = ("hierarchy", "--dataset", "iris", "--widths", "40,30,3", "--batch-size", 64)
     code, out, _ = call(*network, "--plot", "it.png")
@@ -142,6 +144,7 @@ def test_hierarchy_shows_sets_and_bytes_in_tables_json_and_a_figure(call, tmp_pa
     assert moved > 0
 
 
+@pytest.mark.usefixtures("server_caches")
 def test_hierarchy_takes_dimensions_instead_of_a_data_set(call):
     dimensions = ("--inputs", 7, "--outputs", 3, "--rows", 500, "--size", 1000, "--depth", 3)
     code, out, _ = call("hierarchy", *dimensions, "--json")
@@ -163,11 +166,48 @@ def test_hierarchy_takes_dimensions_instead_of_a_data_set(call):
         (["--dataset", "iris", "--widths", "5,3", "--plot", "it.xyz"], "--plot it.xyz"),
     ],
 )
+@pytest.mark.usefixtures("server_caches")
 def test_hierarchy_that_cannot_be_shown_is_one_line(call, arguments, message):
     code, _, error = call("hierarchy", *arguments)
     assert code == 2
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("unknown_caches")
+def test_hierarchy_without_the_sizes_of_the_caches_shows_the_sets_and_what_is_missing(call):
+    network = ("hierarchy", "--dataset", "iris", "--widths", "40,30,3")
+    reason = "sysfs tells of no data cache of level 1 of CPU 0-1"
+    code, out, _ = call(*network)
+    assert code == 0
+    rows = [line for line in out.splitlines() if line.startswith(("parameter", "bwd_layer"))]
+    assert len(rows) == 4
+    assert all(row.endswith("unknown") for row in rows)
+    assert f"bytes cannot be predicted for unknown caches: {reason}" in out
+    told = json.loads(call(*network, "--json")[1])
+    assert (told["caches_bytes"], told["phases"], told["traffic_l1_bytes"]) == ({}, [], None)
+    assert (told["traffic_quality"], reason in told["traffic_reason"]) == ("unavailable", True)
+    code, _, err = call(*network, "--plot", "it.png")
+    assert (code, reason in err, err.count("\n")) == (2, True, 1)
+    code, _, err = call("train", *SMALL, "--cache-state", "cold")
+    assert (code, "with cache_state = 'warm'" in err, err.count("\n")) == (2, True, 1)
+
+
+def test_a_level_of_unknown_size_may_hold_what_the_level_above_does_not(
+    call, with_caches, monkeypatch
+):
+    topology = with_caches("x3d", 0)
+    assert hierarchy.machine_caches() == {1: 32 * 2**10, 2: 2**20, 3: 24 * 2**20}
+    caches = [replace(c, problem="9 or 8") if c.level == 2 else c for c in topology.caches]
+    changed = replace(topology, caches=tuple(caches))
+    monkeypatch.setattr(hierarchy, "machine_topology", lambda: changed)
+    assert hierarchy.machine_caches() == {1: 32 * 2**10, 2: None, 3: 24 * 2**20}
+    _, out, _ = call("hierarchy", "--inputs", 9, "--outputs", 2, "--widths", "9,2")
+    places = dict(re.findall(r"^(\w+) .* (level 1|unknown) *$", out, re.MULTILINE))
+    assert places["bwd_layer"] == "level 1"
+    assert places["parameter2x_dataset"] == "unknown"
+    assert re.search(r"\(level 2\) +unknown", out)
+    assert "unknown caches: 9 or 8" in out
 
 
 def test_data_list_names_every_set_with_its_dimensions(call):

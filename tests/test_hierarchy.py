@@ -6,9 +6,11 @@ import pytest
 
 from minibutter import hierarchy
 from minibutter.energy.cachesim import CacheLevel
+from minibutter.energy.topology import read_topology
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.loops import Cache, moved_bytes
 from minibutter.nn.product_loops import Kernel, Product, product_loops
+from tests.machines import KIB, MIB
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="too slow without the JIT")
 
@@ -111,3 +113,44 @@ def test_arrays_lie_where_the_caller_says():
     crowded = simulate(product, "naive", direct, addresses=together)
     assert apart.counts[0].misses == 0 < crowded.counts[0].misses
     assert np.array_equal(apart.state.moved_bytes, crowded.state.moved_bytes)
+
+
+def test_a_core_has_the_same_of_the_caches_whether_a_process_is_bound_to_it_or_not(with_caches):
+    topology = with_caches("server", *range(16))
+    free = hierarchy.machine_caches()
+    assert free == {1: 32 * KIB, 2: MIB, 3: 4 * MIB}
+    assert topology.share_bytes(3) == 16 * MIB  # of a process that is alone
+
+
+def test_a_bound_process_has_its_part_of_what_cores_share(with_caches):
+    with_caches("server", 5, 13)
+    assert hierarchy.machine_caches() == {1: 32 * KIB, 2: MIB, 3: 4 * MIB}
+    assert hierarchy.unknown_caches() is None
+    assert hierarchy.flushed_bytes() == 2 * 16 * MIB
+
+
+def test_a_level_that_no_cpu_has_is_absent_and_not_unknown(with_caches):
+    with_caches("hybrid", 8)
+    assert hierarchy.machine_caches() == {1: 32 * KIB, 2: 2 * MIB}
+    assert hierarchy.unknown_caches() is None
+    assert hierarchy.level_places() == {
+        "traffic_l1_bytes": 0,
+        "traffic_l2_bytes": 1,
+        "traffic_l3_bytes": None,
+        "traffic_dram_bytes": 2,
+    }
+
+
+def test_caches_that_only_some_cpus_have_are_unknown_until_the_process_is_bound(with_caches):
+    with_caches("hybrid", *range(9))
+    assert hierarchy.machine_caches()[3] is None
+    assert "level 3 of CPU 8, which other CPUs of this process have" in hierarchy.unknown_caches()
+
+
+def test_without_cores_nobody_knows_how_many_share_a_cache(make_tree, monkeypatch):
+    machine = make_tree("server")
+    (machine.root / "sys/devices/system/cpu/cpu3/topology/thread_siblings_list").unlink()
+    topology = read_topology(machine.root, range(16))
+    monkeypatch.setattr(hierarchy, "machine_topology", lambda: topology)
+    assert hierarchy.machine_caches() == {1: None, 2: None, 3: None}
+    assert "does not tell the cores" in hierarchy.unknown_caches()

@@ -480,6 +480,7 @@ def test_the_streams_of_a_run_follow_from_its_id_alone(plan, monkeypatch):
     assert {key[2] for key in asked} == {"split", "init", "shuffle", "label_noise"}
 
 
+@pytest.mark.usefixtures("server_caches")
 def test_cold_caches_change_no_metric_but_the_id(plan):
     warm, cold = plan(), plan(cache_state="cold")
     assert warm.experiment_id != cold.experiment_id
@@ -492,6 +493,7 @@ def test_cold_caches_change_no_metric_but_the_id(plan):
     assert one.run["traffic_dram_bytes"] == 0 < other.run["traffic_dram_bytes"]
 
 
+@pytest.mark.usefixtures("server_caches")
 def test_caches_are_flushed_before_every_epoch_and_outside_of_its_energy(
     plan, tmp_path, monkeypatch
 ):
@@ -511,6 +513,7 @@ def test_caches_are_flushed_before_every_epoch_and_outside_of_its_energy(
     assert kinds == ["read", *["flush", "read", "read"] * 2, "read"]
 
 
+@pytest.mark.usefixtures("server_caches")
 def test_a_run_tells_what_an_epoch_computes_keeps_and_moves(plan):
     run = execute(plan()).run
     workload = plan().workload
@@ -523,6 +526,17 @@ def test_a_run_tells_what_an_epoch_computes_keeps_and_moves(plan):
     blas = execute(plan(kernel="blas")).run
     assert [blas[column] for column in columns] == [None] * 4
     assert blas["flops_per_epoch"] == run["flops_per_epoch"]
+
+
+@pytest.mark.usefixtures("unknown_caches")
+def test_without_the_sizes_of_the_caches_bytes_are_null_and_a_cold_run_fails(plan):
+    run = execute(plan()).run
+    assert run["status"] == "completed"
+    assert [run[f"traffic_{level}_bytes"] for level in ("l1", "l2", "l3", "dram")] == [None] * 4
+    assert run["working_set_parameter_bytes"] > 0
+    cold = execute(plan(cache_state="cold")).run
+    assert (cold["status"], cold["epochs_completed"], cold["energy_j"]) == ("failed", 0, None)
+    assert "sysfs tells of no data cache of CPU 0-1" in cold["error"]
 
 
 def test_traffic_of_packed_repetitions_is_not_known(plan):

@@ -26,7 +26,6 @@ from minibutter.energy.model import (
 from minibutter.energy.model.predict import JOULES_PER_KWH
 from minibutter.energy.model.results import Coefficient, Form
 from minibutter.experiments import Experiment
-from minibutter.nn.kernels.tiling import read_cache_bytes
 from minibutter.provenance import read_provenance
 
 _FORMS = {
@@ -58,8 +57,17 @@ def fit_results(
         print(f"warning: {problem}", file=sys.stderr)
     observations = observe(runs, epochs, source, with_shared)
     if given is None and observations.cpu_models == (read_provenance().cpu_model,):
-        given = {f"l{level}": size for level, size in sorted(read_cache_bytes().items())}
+        given = _read_caches()
     return fit_energy(observations, given)
+
+
+def _read_caches() -> dict[str, int] | None:
+    """This machine's; None, and a warning, where they are not known."""
+    reason = hierarchy.unknown_caches()
+    if reason is not None:
+        print(f"warning: {reason}; --caches can say how large they are", file=sys.stderr)
+        return None
+    return {f"l{level}": size for level, size in sorted(hierarchy.machine_caches().items())}
 
 
 def _parse_caches(text: str) -> dict[str, int]:
@@ -115,7 +123,13 @@ def load_model(path: Path) -> EnergyModel:
 
 
 def plan_energy(experiments: list[Experiment]) -> Planned:
-    """What the model needs to know of experiments that can be run."""
+    """What the model needs to know of experiments that can be run; refused on unknown caches."""
+    reason = hierarchy.unknown_caches()
+    if reason is not None:
+        raise Mistake(
+            f"the bytes that a sweep moves cannot be predicted: {reason}; "
+            "predict on a machine like the one that was measured"
+        )
     frame = pd.DataFrame(
         [
             {

@@ -39,11 +39,13 @@ def show_hierarchy(asked: dict[str, Any]) -> None:
     except ValidationError as error:
         raise SweepError(explain(error)) from None
     workload = _of_dimensions(spec, asked) if asked["dataset"] is None else _of_data(spec, asked)
-    caches = hierarchy.machine_caches()
+    caches, reason = hierarchy.machine_caches(), hierarchy.why_no_traffic(workload)
     work = hierarchy.work_columns(workload)
     moved = hierarchy.traffic_columns(workload, spec.cache_state)
     phases = hierarchy.phase_table(workload, spec.cache_state)
     if asked["plot"] is not None:
+        if reason is not None:
+            raise Mistake(f"--plot {asked['plot']}: {reason}")
         sets = {name: work[f"working_set_{name}_bytes"] for name in hierarchy.WORKING_SETS}
         try:
             plots.draw_hierarchy(phases, sets, caches, asked["plot"])
@@ -57,7 +59,8 @@ def show_hierarchy(asked: dict[str, Any]) -> None:
                 "num_parameters": network.num_parameters,
                 "caches_bytes": {str(level): n_bytes for level, n_bytes in caches.items()},
                 "tiling": vars(network.tiling.resolved(network.dtype)),
-                "traffic_quality": "modelled",
+                "traffic_quality": "modelled" if reason is None else "unavailable",
+                "traffic_reason": reason,
                 **work,
                 **moved,
                 "phases": phases,
@@ -70,8 +73,8 @@ def show_hierarchy(asked: dict[str, Any]) -> None:
         f"{network.num_parameters} parameters, {work['flops_per_epoch']:.4g} flops an epoch\n"
     )
     show_table(_set_table(work, caches), console)
-    if not phases:
-        print(f"\nbytes are not known of kernel {network.kernel!r}")
+    if reason is not None:
+        print(f"\n{reason}")
         return
     print(f"\npredicted for an epoch ({spec.cache_state} caches), not measured:")
     show_table(_phase_table(phases, moved), console)
@@ -112,24 +115,33 @@ def _of_dimensions(spec: RunSpec, asked: dict[str, Any]) -> Workload:
     return Workload(network, n_train, n_test, batch_size, spec.optimizer, spec.evaluate_train)
 
 
-def _set_table(work: dict[str, Any], caches: dict[int, int]) -> pd.DataFrame:
+def _set_table(work: dict[str, Any], caches: dict[int, int | None]) -> pd.DataFrame:
     """Working sets, and the first level that holds them."""
     rows = []
     for name in hierarchy.WORKING_SETS:
         n_bytes = work[f"working_set_{name}_bytes"]
-        level = next((level for level, size in sorted(caches.items()) if n_bytes <= size), None)
         rows.append(
-            {
-                "working set": name,
-                "bytes": _in_units(n_bytes),
-                "fits": "memory" if level is None else f"level {level}",
-            }
+            {"working set": name, "bytes": _in_units(n_bytes), "fits": _place(n_bytes, caches)}
         )
     levels = [
-        {"working set": f"(level {level})", "bytes": _in_units(size), "fits": ""}
+        {
+            "working set": f"(level {level})",
+            "bytes": "unknown" if size is None else _in_units(size),
+            "fits": "",
+        }
         for level, size in sorted(caches.items())
     ]
     return pd.DataFrame([*rows, *levels])
+
+
+def _place(n_bytes: int, caches: dict[int, int | None]) -> str:
+    """Where so many bytes fit; a level of unknown size may or may not hold them."""
+    for level, size in sorted(caches.items()):
+        if size is None:
+            return "unknown"
+        if n_bytes <= size:
+            return f"level {level}"
+    return "memory" if caches else "unknown"
 
 
 def _phase_table(phases: list[dict[str, Any]], moved: dict[str, float | None]) -> pd.DataFrame:

@@ -35,7 +35,7 @@ def draw_hierarchy(
         If there are no phases, or the format is not known.
     """
     if not phases:
-        raise ValueError("the bytes of this kernel are not known, so there is nothing to draw")
+        raise ValueError("no bytes are known, so there is nothing to draw")
     figure = Figure(figsize=(9, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=(1, 2.2))
     upper.barh(list(working_sets), list(working_sets.values()), color="0.6", height=0.6)

@@ -156,8 +156,9 @@ def observe(
     if not is_known(runs)[totals.index].any():
         raise ModelError(
             "no FLOPs and bytes (flops_per_epoch, traffic_l1_bytes) are stored with these runs: "
-            "results of an older version and of kernel blas do not have them; run the sweep with "
-            "this version and another kernel, into another directory"
+            "results of an older version, of kernel blas, of repetitions packed in lanes and of "
+            "machines whose caches are not known do not have them; run the sweep with this version "
+            "and another kernel, one by one (--lanes 1), into another directory"
         )
     explained, rows = _explain(runs, totals, kind, left_out)
     if rows.empty:

@@ -21,13 +21,12 @@ MAX_SIZE = 2**31 - 1
 _TYPICAL_CACHES = {1: 32 * 2**10, 2: 512 * 2**10, 3: 8 * 2**20}
 
 
-def read_cache_bytes(
-    cpus: Path = Path("/sys/devices/system/cpu"), whole: bool = False
-) -> dict[int, int]:
-    """Bytes of the data caches by level, as Linux tells them of the first CPU.
+def read_cache_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> dict[int, int]:
+    """Bytes of the data caches by level, as Linux tells them of the first CPU, to choose blocks by.
 
-    Levels that it does not tell get the size of a usual server core; level 3 is divided by the
-    CPUs that share it, unless the `whole` is wanted.
+    Level 3 is divided by the CPUs that share it. Levels that Linux does not tell get the size of a
+    usual server core: blocks must have some size, any will do, and runs store what was used. Who
+    says how large the caches of a machine are asks `energy.topology`, which assumes nothing.
     """
     found = dict(_TYPICAL_CACHES)
     for folder in sorted(cpus.glob("cpu0/cache/index*")):
@@ -39,7 +38,7 @@ def read_cache_bytes(
             sharers = _count_cpus((folder / "shared_cpu_list").read_text().strip())
         except (OSError, ValueError):
             continue
-        found[level] = size // sharers if level == 3 and not whole else size
+        found[level] = size // sharers if level == 3 else size
     return found
 
 

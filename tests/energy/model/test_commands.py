@@ -62,15 +62,29 @@ def test_fit_as_json_is_the_model_and_nothing_else(call, results, tmp_path):
     assert json.loads(out)["forms"][0]["coefficients"][0]["unit"] == "W"
 
 
+@pytest.mark.usefixtures("server_caches")
 def test_caches_are_those_given_else_of_this_machine_if_it_is_the_one_measured(call, results):
     directory, kept = results
     given = json.loads(call("energy", "fit", directory, "--json", "--caches", "32K,1M")[1])
     assert given["caches"] == {"l1": 32768, "l2": 1048576}
     here = json.loads(call("energy", "fit", directory, "--json")[1])
-    assert {"l1", "l2"} <= set(here["caches"])
+    assert here["caches"] == {"l1": 32 * 2**10, "l2": 2**20, "l3": 4 * 2**20}
     kept["runs"] = kept["runs"].assign(cpu_model="another processor")
     elsewhere = json.loads(call("energy", "fit", directory, "--json")[1])
     assert elsewhere["caches"] is None
+
+
+@pytest.mark.usefixtures("unknown_caches")
+def test_unknown_caches_are_not_made_up_for_a_fit_and_forbid_a_prediction(call, results, sweep):
+    directory, _ = results
+    reason = "sysfs tells of no data cache of level 1 of CPU 0-1"
+    code, out, err = call("energy", "fit", directory)
+    assert code == 0
+    assert err == f"warning: {reason}; --caches can say how large they are\n"
+    assert "no form of BUTTER-E" in out
+    code, out, err = call("energy", "predict", sweep, "--model", directory)
+    assert (code, out) == (2, "")
+    assert f"error: the bytes that a sweep moves cannot be predicted: {reason}; predict on" in err
 
 
 def test_without_working_sets_there_is_no_figure_against_them(call, results):
@@ -86,6 +100,7 @@ def test_without_working_sets_there_is_no_figure_against_them(call, results):
     }
 
 
+@pytest.mark.usefixtures("server_caches")
 def test_predict_takes_a_model_or_the_results_themselves(call, results, sweep):
     directory, _ = results
     call("energy", "fit", directory)
@@ -105,6 +120,7 @@ def test_predict_takes_a_model_or_the_results_themselves(call, results, sweep):
     assert [each["n_runs"] for each in document["experiments"]] == [3] * 4
 
 
+@pytest.mark.usefixtures("server_caches")
 def test_predict_counts_what_can_be_run_and_names_what_cannot(call, results, sweep):
     sweep.write_text(SWEEP.replace("[1024,", "[32,"))
     code, out, _ = call("energy", "predict", sweep, "--model", results[0])
