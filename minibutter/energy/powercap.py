@@ -16,6 +16,7 @@ from minibutter.energy.zones import MMIO, POWERCAP, Files, Zone, find_zones
 
 _MIRROR_LOOKS = 20
 _RETRY_NS = 10**9
+_NEWLINE = ord("\n")
 
 
 class Counter:
@@ -54,12 +55,13 @@ class Counter:
         CounterUnavailable
             If the file is not open, or holds no number of the counter.
         """
-        if self._descriptor is None:
+        descriptor = self._descriptor
+        if descriptor is None:
             raise CounterUnavailable(f"{self.path} is not open")
-        text = self._pread(self._descriptor, 32, 0)
+        text = self._pread(descriptor, 32, 0)
         digits = text[:-1]
         # A number that is cut short is a number, too; the kernel ends each with a newline.
-        if text[-1:] != b"\n" or not digits.isdigit():
+        if not digits.isdigit() or text[-1] != _NEWLINE:
             raise CounterUnavailable(f"{self.path} contains {text!r}, not one line with a number")
         value = int(digits)
         if value > self._largest_uj:

@@ -16,11 +16,10 @@ power of its domain tells them apart: with `step` the difference modulo one wrap
 In the first two cases the stretch is a break, whose energy is not known: no region that touches it
 has an energy. What comes before and after is not spoilt.
 
-Stamps are nanoseconds of one monotonic clock, energies microjoules; both are integers of 64 bits,
-so that nothing is rounded however long a machine is watched.
+Stamps are nanoseconds of one monotonic clock, energies microjoules; both are integers, so that
+nothing is rounded however long a machine is watched.
 """
 
-from array import array
 from bisect import bisect_left
 from typing import NamedTuple
 
@@ -69,11 +68,13 @@ class Series:
         self.domain = domain
         self.tick_ns = TICK_NS
         self.n_wraps = 0
-        self._stamps_ns = array("q")
-        self._widths_ns = array("q")
-        self._energies_uj = array("q")
+        # Lists, because an array makes a new integer of every number that is looked at.
+        self._stamps_ns: list[int] = []
+        self._widths_ns: list[int] = []
+        self._energies_uj: list[int] = []
         self._breaks: list[Break] = []
-        self._raw_uj = 0
+        self._newest_ns: int | None = None
+        self._raw_uj = self._energy_uj = 0
         self._changed_ns = 0
         self._standstills_ns = [0, 0, 0]
         self._bound_uw = int(domain.max_power_w * 1e6)
@@ -111,25 +112,25 @@ class Series:
             self._failure = str(value)
             return
         self._failure = None
-        energy_uj = 0
-        if self._stamps_ns:
-            before_ns, step_uj = self._stamps_ns[-1], value - self._raw_uj
-            elapsed_ns = stamp_ns - before_ns
+        before_ns, raw_uj = self._newest_ns, self._raw_uj
+        if before_ns is None:
+            self._changed_ns = stamp_ns
+        elif value != raw_uj:
+            step_uj, elapsed_ns = value - raw_uj, stamp_ns - before_ns
             # Nearly always: it rose, by no more than it may, and there was no time for a wrap.
-            is_plain = 0 <= step_uj * 10**9 <= self._bound_uw * elapsed_ns
+            is_plain = 0 < step_uj * 10**9 <= self._bound_uw * elapsed_ns
             if not (is_plain and elapsed_ns < self._safe_ns):
                 step_uj = self._step(stamp_ns, width_ns, value)
-            energy_uj = self._energies_uj[-1] + step_uj
-            if value != self._raw_uj:
-                if self._changed_ns != before_ns:
-                    self._learn_tick(before_ns - self._changed_ns)
-                self._changed_ns = stamp_ns
-        else:
+            self._energy_uj += step_uj
+            if self._changed_ns != before_ns:
+                self._learn_tick(before_ns - self._changed_ns)
             self._changed_ns = stamp_ns
-        self._raw_uj = value
+        elif stamp_ns - before_ns >= self._safe_ns:
+            self._energy_uj += self._step(stamp_ns, width_ns, value)
+        self._newest_ns, self._raw_uj = stamp_ns, value
         self._stamps_ns.append(stamp_ns)
         self._widths_ns.append(width_ns)
-        self._energies_uj.append(energy_uj)
+        self._energies_uj.append(self._energy_uj)
 
     def _learn_tick(self, standstill_ns: int) -> None:
         """A counter that often stands still for longer than a millisecond is updated less often.
