@@ -6,7 +6,13 @@ from itertools import pairwise
 import pytest
 
 from minibutter.energy import open_meter
-from minibutter.energy.profiles import AMD_RANGE_UJ, INTEL_RANGE_UJ, Profile, ZoneSpec
+from minibutter.energy.profiles import (
+    AMD_RANGE_UJ,
+    INTEL_RANGE_UJ,
+    PLATFORM_RANGE_UJ,
+    Profile,
+    ZoneSpec,
+)
 from minibutter.energy.series import Series
 from minibutter.energy.source import Domain
 from tests.energy.conftest import EACCES, JOULE, FaultyFiles, assert_unavailable, measure
@@ -58,6 +64,14 @@ def test_fault_09_a_second_wrap_is_excluded_by_the_power_it_would_take(
             assert_unavailable(energy, "263 s between two readings is too long", "1000 W")
         else:
             assert energy.energy_j == 1000.0
+        assert measure(meter, single).energy_j == 10.0
+
+
+def test_fault_09_two_wraps_are_not_taken_for_the_little_that_they_leave(single):
+    with single.meter() as meter:
+        begin = meter.stamp()
+        single.draw(600.0, package_0=2 * INTEL_MODULUS_UJ + 5 * JOULE)
+        assert_unavailable(meter.between(begin, meter.stamp()), "600 s between two readings")
         assert measure(meter, single).energy_j == 10.0
 
 
@@ -309,3 +323,18 @@ def test_fault_32_weeks_of_microjoules_are_counted_to_the_last_one():
     whole = series.between(0, n_steps * 30 * 10**9).energy_uj
     assert whole == n_steps * step_uj > 2**53
     assert series.between((n_steps - 1) * 30 * 10**9, n_steps * 30 * 10**9).energy_uj == step_uj
+
+
+def test_fault_32_a_microjoule_after_months_is_still_a_microjoule(make_machine):
+    """The counter of a platform of Sapphire Rapids, 1 J a unit, takes weeks to wrap."""
+    zone = ZoneSpec("intel-rapl:0", "package-0", "package-0", PLATFORM_RANGE_UJ)
+    machine = make_machine(Profile((zone,), ("package-0",)))
+    days_s, drawn_uj = 20 * 86400.0, 1_500_000_000_000_001
+    with machine.meter() as meter:
+        first = meter.stamp()
+        for _ in range(7):
+            machine.draw(days_s, package_0=drawn_uj)
+            last = meter.stamp()
+        assert meter._series[0].between(first, last).energy_uj == 7 * drawn_uj > 2**53
+        assert measure(meter, machine, package_0=1).energy_j == 1e-6
+        assert meter._series[0].n_wraps == 2

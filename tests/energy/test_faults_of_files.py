@@ -1,4 +1,4 @@
-"""Faults of the tree and its files: 1 to 6, 13 to 16, 24 to 28 and 33 of the list in test_faults.
+"""Faults of the tree and its files: 1 to 6, 10, 13 to 16, 24 to 28 and 33 of those in test_faults.
 
 Every fault comes in through the files that the reader opens and reads.
 """
@@ -55,13 +55,18 @@ def test_fault_04_forbidden_counters_come_with_the_line_that_opens_them(server, 
         assert "can be read" not in energy.reason
 
 
-def test_fault_05_a_partial_total_is_no_total(server, files):
-    files.opening["intel-rapl:0:0/energy_uj"] = EACCES
+@pytest.mark.parametrize(
+    ("slot", "readable"),
+    [("0:0", "package-0"), ("1", "package-0, package-0/dram"),
+     ("1:0", "package-0, package-0/dram, package-1")],
+)  # fmt: skip
+def test_fault_05_a_partial_total_is_no_total(server, files, slot, readable):
+    files.opening[f"intel-rapl:{slot}/energy_uj"] = EACCES
     with server.meter(files=files) as meter:
         assert_unavailable(
             measure(meter, server),
-            "intel-rapl:0:0/energy_uj",
-            "package-0 can be read, but a part must not pass for the whole",
+            f"intel-rapl:{slot}/energy_uj",
+            f"({readable} can be read, but a part must not pass for the whole)",
         )
 
 
@@ -85,6 +90,16 @@ def test_fault_06_without_a_range_what_does_not_fall_is_measured(single, text):
         assert "no wrap can be corrected" in note
 
 
+@pytest.mark.parametrize("code", [EACCES, EIO])
+@pytest.mark.parametrize("how", ["opening", "reading"])
+def test_fault_06_a_range_that_cannot_be_read_is_named_with_the_reason(single, files, how, code):
+    getattr(files, how)["max_energy_range_uj"] = code
+    with single.meter(files=files) as meter:
+        assert measure(meter, single).energy_j == 10.0
+        (note,) = meter.notes
+        assert f"cannot be read ({os.strerror(code)}), so that no wrap" in note
+
+
 def test_fault_06_without_a_range_a_fall_is_no_number(single):
     single.path("intel-rapl:0", "max_energy_range_uj").unlink()
     single.set("package-0", INTEL_RANGE_UJ - JOULE)
@@ -100,6 +115,22 @@ def test_fault_06_without_a_range_a_long_gap_may_hide_a_wrap(single):
         assert_unavailable(
             measure(meter, single, seconds=66.0, package_0=JOULE), "66 s between", "too long"
         )
+
+
+def test_fault_10_a_module_that_was_loaded_anew_has_counters_that_begin_at_0(single, files):
+    """The zone is gone and back between two readings; what it counts has been another counter."""
+    single.set("package-0", 5000 * JOULE)
+    with single.meter(files=files) as meter:
+        begin = meter.stamp()
+        zone = single.zones["intel-rapl:0"]
+        single.unplug(zone.link)
+        single.raw_uj["package-0"] = 0
+        single.plug(zone)
+        single.draw_all()
+        middle = meter.stamp()
+        assert_unavailable(meter.between(begin, middle), "package-0 was reset, not wrapped")
+        single.draw_all()
+        assert meter.between(middle, meter.stamp()).energy_j == 10.0
 
 
 def test_fault_13_one_failed_read_costs_no_energy(server, files):
@@ -206,6 +237,22 @@ def test_fault_25_foreign_control_types_and_zones_without_energy_are_left_out(ma
         assert meter.notes == ("no counters of the processor, left out: dtpm, idle-inject",)
 
 
+def test_fault_25_a_part_that_shows_power_only_is_named_and_left_out(make_machine):
+    zones = (
+        ZoneSpec("intel-rapl:0", "package-0", "package-0"),
+        ZoneSpec("intel-rapl:0:0", "uncore", None),
+        ZoneSpec("intel-rapl:1", "psys", None),
+    )
+    machine = make_machine(Profile(zones, ("package-0",)))
+    with machine.meter() as meter:
+        assert measure(meter, machine).energy_j == 10.0
+        assert [domain.name for domain in meter.domains] == ["package-0"]
+        assert [note.partition(" ")[2] for note in meter.notes] == [
+            "(package-0/uncore) shows no energy, power at most",
+            "(psys) shows no energy, power at most",
+        ]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "\n", "abc\n", "12 34\n", "47000000x\n", "4700", "47000000\njunk\n", "-5\n",
@@ -289,6 +336,15 @@ def test_fault_28_counters_are_not_inherited_by_other_programs(single):
         with os.fdopen(reading) as output:
             assert "energy_uj" not in output.read()
         assert measure(meter, single).energy_j == 10.0
+
+
+def test_fault_28_a_descriptor_that_was_closed_by_others_is_opened_anew(single):
+    """As programs do that close whatever is open when they start to run by themselves."""
+    with single.meter() as meter:
+        begin = meter.stamp()
+        os.close(meter._source._counters[0]._descriptor)
+        single.draw_all()
+        assert meter.between(begin, meter.stamp()).energy_j == 10.0
 
 
 def test_fault_33_counters_of_a_virtual_machine_are_an_estimate(make_machine):
