@@ -16,6 +16,7 @@ Vector width and features are those of `minibutter.nn.kernels.tile`, which the k
 
 import statistics
 import time
+from functools import reduce
 
 import numpy as np
 from llvmlite import ir
@@ -52,10 +53,7 @@ def _emit(context, builder, signature, arguments):
         return builder.shuffle_vector(first, undefined, zeros)
 
     factors, summands = splat(factor), splat(summand)
-    entry = builder.block
-    loop, behind = (builder.append_basic_block(f"ceiling.{part}") for part in ("loop", "behind"))
-    builder.branch(loop)
-    builder.position_at_end(loop)
+    entry, loop, behind = _open_loop(builder, "ceiling")
     turn = builder.phi(int64)
     sums = [builder.phi(vector) for _ in range(CHAINS)]
     if HAS_FMA:
@@ -71,15 +69,24 @@ def _emit(context, builder, signature, arguments):
     turn.add_incoming(next_turn, loop)
     builder.cbranch(builder.icmp_signed("<", next_turn, turns), loop, behind)
 
-    # What nobody reads would not be computed.
     builder.position_at_end(behind)
-    total = grown[0]
-    for chain in grown[1:]:
-        total = builder.fadd(total, chain)
-    result = builder.extract_element(total, int32(0))
-    for lane in range(1, lanes):
-        result = builder.fadd(result, builder.extract_element(total, int32(lane)))
-    return result
+    return _add_lanes(builder, grown, builder.fadd)
+
+
+def _open_loop(builder, name):
+    """The blocks before, in and behind a loop that runs at least once; building goes on in it."""
+    entry = builder.block
+    loop, behind = (builder.append_basic_block(f"{name}.{part}") for part in ("loop", "behind"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    return entry, loop, behind
+
+
+def _add_lanes(builder, vectors, add):
+    """The sum of all lanes of all vectors: what nobody reads would not be computed."""
+    total = reduce(add, vectors)
+    lanes = range(total.type.count)
+    return reduce(add, [builder.extract_element(total, ir.IntType(32)(lane)) for lane in lanes])
 
 
 @intrinsic
@@ -138,14 +145,11 @@ SAMPLE_S = 0.02
 def _emit_sum(context, builder, signature, arguments):
     """The loop: `UNROLLED` vectors are loaded and added to as many integer sums."""
     start, end = arguments
-    int32, int64 = ir.IntType(32), ir.IntType(64)
+    int64 = ir.IntType(64)
     lanes = VECTOR_BYTES // 8
     vector = ir.VectorType(int64, lanes)
     zero = ir.Constant(vector, [int64(0)] * lanes)
-    entry = builder.block
-    loop, behind = (builder.append_basic_block(f"reading.{part}") for part in ("loop", "behind"))
-    builder.branch(loop)
-    builder.position_at_end(loop)
+    entry, loop, behind = _open_loop(builder, "reading")
     address = builder.phi(int64)
     sums = [builder.phi(vector) for _ in range(UNROLLED)]
     grown = []
@@ -162,13 +166,7 @@ def _emit_sum(context, builder, signature, arguments):
     builder.cbranch(builder.icmp_signed("<", following, end), loop, behind)
 
     builder.position_at_end(behind)
-    total = grown[0]
-    for other in grown[1:]:
-        total = builder.add(total, other)
-    result = builder.extract_element(total, int32(0))
-    for lane in range(1, lanes):
-        result = builder.add(result, builder.extract_element(total, int32(lane)))
-    return result
+    return _add_lanes(builder, grown, builder.add)
 
 
 @intrinsic
