@@ -73,6 +73,12 @@ class Machine:
         add_zone(self.root, zone)
         self.show()
 
+    def replace(self, link, *zones):
+        """Take a zone away, and register others."""
+        self.unplug(link)
+        for zone in zones:
+            self.plug(zone)
+
     def meter(self, files=None, **options):
         return open_meter(self.root, clock=self.clock, files=files or FaultyFiles(), **options)
 
@@ -140,14 +146,19 @@ def files():
     return FaultyFiles()
 
 
-def measure(meter, machine, **draw):
-    """Energy of one region in which the machine draws as told, by default 10 J on all counters."""
-    begin = meter.stamp()
+def stamp_after(meter, machine, **draw):
+    """Stamp behind what the machine draws as told, by default 10 J in a second on all counters."""
     if draw:
         machine.draw(**draw)
     else:
         machine.draw_all()
-    return meter.between(begin, meter.stamp())
+    return meter.stamp()
+
+
+def measure(meter, machine, **draw):
+    """Energy of one region in which the machine draws as told."""
+    begin = meter.stamp()
+    return meter.between(begin, stamp_after(meter, machine, **draw))
 
 
 def assert_unavailable(energy, *parts):

@@ -15,7 +15,14 @@ from minibutter.energy.profiles import (
 )
 from minibutter.energy.series import Series
 from minibutter.energy.source import Domain
-from tests.energy.conftest import EACCES, JOULE, FaultyFiles, assert_unavailable, measure
+from tests.energy.conftest import (
+    EACCES,
+    JOULE,
+    FaultyFiles,
+    assert_unavailable,
+    measure,
+    stamp_after,
+)
 
 INTEL_MODULUS_UJ = INTEL_RANGE_UJ + 61
 
@@ -244,11 +251,9 @@ def test_fault_30_what_was_drawn_while_the_machine_slept_is_not_known(single):
     boot_clock = lambda: single.clock() + asleep_ns  # noqa: E731
     with Meter(source, clock=single.clock, boot_clock=boot_clock) as meter:
         first = meter.stamp()
-        single.draw_all()
-        second = meter.stamp()
+        second = stamp_after(meter, single)
         asleep_ns = 3600 * 10**9
-        single.draw_all()
-        third = meter.stamp()
+        third = stamp_after(meter, single)
         single.draw_all()
         assert meter.between(first, second).energy_j == 10.0
         assert_unavailable(meter.between(second, third), "was suspended for 3600.0 s")
@@ -260,20 +265,16 @@ def test_fault_30_an_exception_in_a_region_leaves_the_meter_as_it_was(single):
         begin = meter.stamp()
         with pytest.raises(ZeroDivisionError), meter.working(1e9):
             single.draw_all(1 / 0)
-        single.draw_all()
-        assert meter.between(begin, meter.stamp()).energy_j == 10.0
+        assert meter.between(begin, stamp_after(meter, single)).energy_j == 10.0
         assert measure(meter, single).energy_j == 10.0
 
 
 def test_fault_30_nested_regions_are_measured_each_for_itself(single):
     with single.meter() as meter:
         outer = meter.stamp()
-        single.draw_all()
-        inner = meter.stamp()
-        single.draw_all()
-        inner_end = meter.stamp()
-        single.draw_all()
-        outer_end = meter.stamp()
+        inner = stamp_after(meter, single)
+        inner_end = stamp_after(meter, single)
+        outer_end = stamp_after(meter, single)
         assert meter.between(inner, inner_end).energy_j == 10.0
         assert meter.between(outer, outer_end).energy_j == 30.0
 
@@ -293,8 +294,7 @@ def test_fault_31_a_sweep_that_was_preempted_is_known_to_be_wide(server):
     files = FaultyFiles()
     with server.meter(files=files) as meter:
         begin = meter.stamp()
-        server.draw_all()
-        quick = meter.between(begin, meter.stamp())
+        quick = meter.between(begin, stamp_after(meter, server))
         pread = files.pread
 
         def slow(descriptor, n_bytes, offset):
@@ -305,8 +305,7 @@ def test_fault_31_a_sweep_that_was_preempted_is_known_to_be_wide(server):
         for counter in meter._source._counters:
             counter._pread = slow
         begin = meter.stamp()
-        server.draw_all()
-        wide = meter.between(begin, meter.stamp())
+        wide = meter.between(begin, stamp_after(meter, server))
     assert quick.resolution_j == pytest.approx(40.0 * 2 * 0.001, rel=1e-6)
     # 1.05 s between the middles of two sweeps of 50 ms: half of each, and a tick, at each end.
     assert wide.resolution_j == pytest.approx(40.0 / 1.05 * 2 * (0.001 + 0.025), rel=1e-6)

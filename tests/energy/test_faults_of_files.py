@@ -22,6 +22,7 @@ from tests.energy.conftest import (
     JOULE,
     assert_unavailable,
     measure,
+    stamp_after,
 )
 
 
@@ -122,15 +123,11 @@ def test_fault_10_a_module_that_was_loaded_anew_has_counters_that_begin_at_0(sin
     single.set("package-0", 5000 * JOULE)
     with single.meter(files=files) as meter:
         begin = meter.stamp()
-        zone = single.zones["intel-rapl:0"]
-        single.unplug(zone.link)
         single.raw_uj["package-0"] = 0
-        single.plug(zone)
-        single.draw_all()
-        middle = meter.stamp()
+        single.replace("intel-rapl:0", single.zones["intel-rapl:0"])
+        middle = stamp_after(meter, single)
         assert_unavailable(meter.between(begin, middle), "package-0 was reset, not wrapped")
-        single.draw_all()
-        assert meter.between(middle, meter.stamp()).energy_j == 10.0
+        assert meter.between(middle, stamp_after(meter, single)).energy_j == 10.0
 
 
 def test_fault_13_one_failed_read_costs_no_energy(server, files):
@@ -153,11 +150,9 @@ def test_fault_13_one_failed_read_costs_no_energy(server, files):
 def test_fault_14_a_package_that_is_unplugged_makes_the_total_unknown(server):
     with server.meter() as meter:
         before = meter.stamp()
-        server.draw_all()
-        between = meter.stamp()
+        between = stamp_after(meter, server)
         server.unplug("intel-rapl:1")
-        server.draw_all()
-        after = meter.stamp()
+        after = stamp_after(meter, server)
         assert meter.between(before, between).energy_j == 40.0
         assert_unavailable(meter.between(between, after), "package-1 is gone")
 
@@ -166,8 +161,7 @@ def test_fault_14_enodev_of_a_held_file_is_survived_by_opening_anew(single, file
     with single.meter(files=files) as meter:
         begin = meter.stamp()
         files.reading["energy_uj"] = ENODEV
-        single.draw_all()
-        failed = meter.stamp()
+        failed = stamp_after(meter, single)
         assert_unavailable(meter.between(begin, failed), "No such device")
         files.reading.clear()
         single.draw_all(2.0)
@@ -177,9 +171,11 @@ def test_fault_14_enodev_of_a_held_file_is_survived_by_opening_anew(single, file
 def test_fault_15_a_package_is_found_again_in_another_slot(server):
     with server.meter() as meter:
         begin = meter.stamp()
-        server.unplug("intel-rapl:1")
-        server.plug(ZoneSpec("intel-rapl:2", "package-1", "package-1", max_power_w=205.0))
-        server.plug(ZoneSpec("intel-rapl:2:0", "dram", "package-1/dram", SERVER_DRAM_RANGE_UJ))
+        server.replace(
+            "intel-rapl:1",
+            ZoneSpec("intel-rapl:2", "package-1", "package-1", max_power_w=205.0),
+            ZoneSpec("intel-rapl:2:0", "dram", "package-1/dram", SERVER_DRAM_RANGE_UJ),
+        )
         server.draw_all(3.0)
         assert meter.between(begin, meter.stamp()).energy_j == 40.0
 
@@ -188,8 +184,7 @@ def test_fault_15_another_package_in_the_old_slot_is_not_taken_for_it(server):
     """Slot 1 now holds a third package; nothing of it may enter package-1."""
     with server.meter() as meter:
         begin = meter.stamp()
-        server.unplug("intel-rapl:1")
-        server.plug(ZoneSpec("intel-rapl:1", "package-7", "package-7"))
+        server.replace("intel-rapl:1", ZoneSpec("intel-rapl:1", "package-7", "package-7"))
         server.draw_all(3.0)
         assert_unavailable(meter.between(begin, meter.stamp()), "package-1 is gone")
 
@@ -197,8 +192,7 @@ def test_fault_15_another_package_in_the_old_slot_is_not_taken_for_it(server):
 def test_fault_16_a_package_that_appears_makes_the_total_unknown_until_it_is_counted(single):
     with single.meter() as meter:
         first = meter.stamp()
-        single.draw_all()
-        second = meter.stamp()
+        second = stamp_after(meter, single)
         meter.beat()
         single.plug(ZoneSpec("intel-rapl:1", "package-1", "package-1"))
         single.draw_all()
@@ -266,8 +260,7 @@ def test_fault_26_what_is_not_one_line_with_a_number_is_a_failed_reading(single,
         assert_unavailable(
             meter.between(begin, meter.stamp()), "energy_uj contains", "not one line with a number"
         )
-        single.draw_all()
-        assert meter.between(begin, meter.stamp()).energy_j == 10.0
+        assert meter.between(begin, stamp_after(meter, single)).energy_j == 10.0
 
 
 def test_fault_27_the_loop_through_subsystem_is_not_walked(server, files):
@@ -343,8 +336,7 @@ def test_fault_28_a_descriptor_that_was_closed_by_others_is_opened_anew(single):
     with single.meter() as meter:
         begin = meter.stamp()
         os.close(meter._source._counters[0]._descriptor)
-        single.draw_all()
-        assert meter.between(begin, meter.stamp()).energy_j == 10.0
+        assert meter.between(begin, stamp_after(meter, single)).energy_j == 10.0
 
 
 def test_fault_33_counters_of_a_virtual_machine_are_an_estimate(make_machine):
