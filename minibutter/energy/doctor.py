@@ -224,7 +224,7 @@ def _look_at_perf(
 ) -> tuple[tuple[EventState, ...], list[Finding], bool]:
     try:
         events = perf.find_events(root)
-    except perf.PerfUnavailable as failure:
+    except CounterUnavailable as failure:
         return (), [Finding("perf", OBSTACLE, str(failure))], False
     states: list[EventState] = []
     codes: dict[int | None, str] = {}

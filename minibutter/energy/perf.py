@@ -1,4 +1,4 @@
-"""Energy counters through perf events: the second source beside powercap.
+"""Energy events of perf: which there are, how one is opened and read, and why one may be closed.
 
 The kernel's `power` PMU counts the energy of packages, their memory and the platform, `power_core`
 that of single cores (AMD, Linux 6.14 on). The kernel widens the hardware's 32 bits to 64, so these
@@ -18,11 +18,11 @@ import os
 import platform
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from minibutter.energy.source import CounterUnavailable
 from minibutter.energy.sysfs import CPUS, read_cpus, read_integer, read_text
 
 DEVICES = Path("sys/bus/event_source/devices")
@@ -41,10 +41,6 @@ EVENTS = (
     ("power_core", "energy-core"),
 )
 """PMU and event of all that is read; `energy-cores` and `energy-gpu` are parts of a package."""
-
-
-class PerfUnavailable(Exception):
-    """Energy cannot be read through perf; the message says why, and what would help."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +69,11 @@ def find_events(root: Path = Path("/")) -> tuple[PerfEvent, ...]:
 
     Raises
     ------
-    PerfUnavailable
+    CounterUnavailable
         If there is no event `power/energy-pkg/`, or a file of an event cannot be understood.
     """
     if not has_energy_events(root):
-        raise PerfUnavailable(explain(errno.ENOENT, "power/energy-pkg/", root))
+        raise CounterUnavailable(explain(errno.ENOENT, "power/energy-pkg/", root))
     return tuple(event for pmu, name in EVENTS for event in _find_event(root, pmu, name))
 
 
@@ -93,17 +89,19 @@ def _find_event(root: Path, pmu: str, name: str) -> list[PerfEvent]:
         return []
     type_, cpus = read_integer(folder / "type"), read_cpus(folder / "cpumask")
     if type_ is None or not cpus:
-        raise PerfUnavailable(f"{folder} has no number in type, or no CPU in cpumask")
+        raise CounterUnavailable(f"{folder} has no number in type, or no CPU in cpumask")
     unit = read_text(folder / "events" / f"{name}.unit")
     if unit != "Joules":
-        raise PerfUnavailable(f"{folder}/events/{name}.unit is {unit!r}, not Joules")
+        raise CounterUnavailable(f"{folder}/events/{name}.unit is {unit!r}, not Joules")
     scale = read_text(folder / "events" / f"{name}.scale")
     try:
         scale_j = Fraction(scale or "")
     except (ValueError, ZeroDivisionError):
         scale_j = Fraction(0)
     if scale_j <= 0:
-        raise PerfUnavailable(f"{folder}/events/{name}.scale is {scale!r}, not a positive number")
+        raise CounterUnavailable(
+            f"{folder}/events/{name}.scale is {scale!r}, not a positive number"
+        )
     config = _config(folder, terms)
     domains = _name_domains(root, name, cpus)
     return [
@@ -127,7 +125,7 @@ def _config(folder: Path, terms: str) -> int:
             if number < 0 or number >> (high - low + 1):
                 raise ValueError
         except ValueError:
-            raise PerfUnavailable(
+            raise CounterUnavailable(
                 f"{folder}: the term {term!r} with the format {place!r} is not understood"
             ) from None
         config |= number << low
@@ -143,11 +141,11 @@ def _name_domains(root: Path, name: str, cpus: tuple[int, ...]) -> list[str]:
         folder = root / CPUS / f"cpu{cpu}/topology"
         package, die = (read_integer(folder / f) for f in ("physical_package_id", "die_id"))
         if package is None:
-            raise PerfUnavailable(f"{folder} does not tell the package of CPU {cpu}")
+            raise CounterUnavailable(f"{folder} does not tell the package of CPU {cpu}")
         places.append((package, die))
     packages = [package for package, _ in places]
     if len(set(places)) < len(places):
-        raise PerfUnavailable(f"the cpumask of {name}, {cpus}, names a die twice")
+        raise CounterUnavailable(f"the cpumask of {name}, {cpus}, names a die twice")
     if name == "energy-psys":
         return ["psys" if package == 0 else f"psys-{package}" for package in packages]
     names = [
@@ -195,121 +193,41 @@ def read_event(descriptor: int) -> bytes:
     return os.read(descriptor, _READING.size)
 
 
-class PerfSource:
-    """All energy events of this machine, held open; made by `open_perf`.
-
-    Attributes
-    ----------
-    name : "perf".
-    domains : what is read, in the order of `read_uj`.
-    missing : domains that the machine has but does not let us open, and why. Memory that is missing
-        here is missing in the sum: packages alone must not pass for packages with memory.
-    """
-
-    name = "perf"
-
-    def __init__(
-        self,
-        descriptors: dict[PerfEvent, int],
-        missing: dict[str, str],
-        reader: Callable[[int], bytes] = read_event,
-    ) -> None:
-        self._descriptors = dict(descriptors)
-        self._reader = reader
-        self.domains = tuple(event.domain for event in descriptors)
-        self.missing = dict(missing)
-
-    def __enter__(self) -> "PerfSource":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the file descriptors back."""
-        for descriptor in self._descriptors.values():
-            with suppress(OSError):
-                os.close(descriptor)
-        self._descriptors = {}
-
-    def read_uj(self) -> tuple[int, ...]:
-        """Energy of every domain since it was opened, in whole microjoules; there is no wrap.
-
-        Raises
-        ------
-        PerfUnavailable
-            If an event cannot be read, or was off its counter for part of the time: then energy is
-            missing from its count, and stays missing.
-        """
-        if not self._descriptors:
-            raise PerfUnavailable("the events of perf are closed")
-        return tuple(map(self._read_uj, self._descriptors))
-
-    def _read_uj(self, event: PerfEvent) -> int:
-        try:
-            data = self._reader(self._descriptors[event])
-            count, enabled_ns, running_ns = _READING.unpack(data)
-        except OSError as error:
-            raise PerfUnavailable(
-                f"{event.name} on CPU {event.cpu} cannot be read ({error.strerror})"
-            ) from error
-        except struct.error:
-            # A read of nothing: the kernel could not put a pinned event onto its counter.
-            raise PerfUnavailable(
-                f"{event.name} on CPU {event.cpu} gave {len(data)} bytes instead of "
-                f"{_READING.size}: the event is in an error state"
-            ) from None
-        if running_ns < enabled_ns:
-            raise PerfUnavailable(
-                f"{event.name} on CPU {event.cpu} was counted for {running_ns / 1e9:.3f} s of "
-                f"{enabled_ns / 1e9:.3f} s: it shared its counter with other events, or the CPU "
-                "was switched off; stop other profilers and open it anew"
-            )
-        return count * 1_000_000 * event.scale_j.numerator // event.scale_j.denominator
-
-
-def open_perf(
-    root: Path = Path("/"),
-    opener: Callable[[bytes, int], int] = open_event,
-    reader: Callable[[int], bytes] = read_event,
-) -> PerfSource:
-    """All energy events, held open.
-
-    Events of one kind are opened on all packages or not at all: part of them would pass for the
-    whole. Packages are needed; memory, platform and cores are left out with a reason where they
-    cannot be opened.
+def read_uj(event: PerfEvent, descriptor: int, reader: Callable[[int], bytes] = read_event) -> int:
+    """Energy of a domain since its event was opened, in whole microjoules; there is no wrap.
 
     Parameters
     ----------
-    root : where `sys` and `proc` lie.
-    opener : opens an event, given its attribute and its CPU, and returns a file descriptor.
+    event : what is read.
+    descriptor : of the event.
     reader : reads 24 bytes from a descriptor.
 
     Raises
     ------
-    PerfUnavailable
-        If the energy of the packages cannot be read.
+    CounterUnavailable
+        If the event cannot be read, or was off its counter for part of the time: then energy is
+        missing from its count, and stays missing.
     """
-    events = find_events(root)
-    opened: dict[PerfEvent, int] = {}
-    missing: dict[str, str] = {}
-    for name in dict.fromkeys(event.name for event in events):
-        of_kind = [event for event in events if event.name == name]
-        of_kind_opened: dict[PerfEvent, int] = {}
-        try:
-            for event in of_kind:
-                of_kind_opened[event] = opener(attribute(event.type, event.config), event.cpu)
-        except OSError as error:
-            for descriptor in of_kind_opened.values():
-                with suppress(OSError):
-                    os.close(descriptor)
-            reason = explain(error.errno, name, root)
-            if name == "power/energy-pkg/":
-                raise PerfUnavailable(reason) from error
-            missing |= {event.domain: reason for event in of_kind}
-        else:
-            opened |= of_kind_opened
-    return PerfSource(opened, missing, reader)
+    try:
+        data = reader(descriptor)
+        count, enabled_ns, running_ns = _READING.unpack(data)
+    except OSError as error:
+        raise CounterUnavailable(
+            f"{event.name} on CPU {event.cpu} cannot be read ({error.strerror})"
+        ) from error
+    except struct.error:
+        # A read of nothing: the kernel could not put a pinned event onto its counter.
+        raise CounterUnavailable(
+            f"{event.name} on CPU {event.cpu} gave {len(data)} bytes instead of "
+            f"{_READING.size}: the event is in an error state"
+        ) from None
+    if running_ns < enabled_ns:
+        raise CounterUnavailable(
+            f"{event.name} on CPU {event.cpu} was counted for {running_ns / 1e9:.3f} s of "
+            f"{enabled_ns / 1e9:.3f} s: it shared its counter with other events, or the CPU "
+            "was switched off; stop other profilers and open it anew"
+        )
+    return count * 1_000_000 * event.scale_j.numerator // event.scale_j.denominator
 
 
 FREE_A_COUNTER = (

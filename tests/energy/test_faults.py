@@ -38,6 +38,7 @@ FAULTS = """
 15  another slot                   faults_of_files     a_package_is_found_again
 15  another package in the slot    faults_of_files     another_package
 16  package added                  faults_of_files     a_package_that_appears
+16  package added, by perf         events              a_package_that_comes_or_goes
 17  psys, psys-1                   faults_of_counters  the_platform
 18  mmio beside rapl               faults_of_counters  the_second_view
 18  mmio alone readable            faults_of_counters  mmio_alone
@@ -69,8 +70,7 @@ FAULTS = """
 33  emulated counters              faults_of_files     counters_of_a_virtual_machine
 33  updated once a second          faults_of_files     counters_that_are_updated
 34  refusals told apart            perf                every_refusal
-34  multiplexed                    perf                an_event_that_shared
-34  in the meter                   events              counts_that_were_off_the_counter
+34  multiplexed                    events              a_count_that_shared
 35  sysfs missing                  topology            caches_that_are_not_told
 35  contradictory size             topology            a_size_that_its_ways
 35  nothing is flushed by guess    flush               unknown_caches

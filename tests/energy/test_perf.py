@@ -10,7 +10,10 @@ from fractions import Fraction
 import pytest
 
 from minibutter.energy import perf
-from minibutter.energy.perf import PerfUnavailable, find_events, open_perf
+from minibutter.energy.events import EventSource
+from minibutter.energy.perf import find_events
+from minibutter.energy.source import CounterUnavailable
+from tests.kernel import FakeKernel
 
 PKG, RAM, PSYS = "power/energy-pkg/", "power/energy-ram/", "power/energy-psys/"
 
@@ -24,42 +27,6 @@ def server(make_tree):
     )
     machine.write("proc/sys/kernel/perf_event_paranoid", 2)
     return machine
-
-
-class FakeKernel:
-    """Opens events as files of its own and counts what it is told to."""
-
-    def __init__(self):
-        self.opened = []
-        self.refused = {}
-        self.counts = {}
-        self.off_ns = 0
-        self._descriptors = []
-
-    def open(self, attribute, cpu):
-        type_, size, config = struct.unpack_from("IIQ", attribute)
-        assert size == len(attribute)
-        if (type_, config) in self.refused:
-            code = self.refused[type_, config]
-            raise OSError(code, os.strerror(code))
-        descriptor = os.open("/dev/null", os.O_RDONLY)
-        self.opened.append((type_, config, cpu))
-        self._descriptors.append(descriptor)
-        return descriptor
-
-    def read(self, descriptor):
-        os.fstat(descriptor)  # A closed descriptor must fail.
-        key = self.opened[self._descriptors.index(descriptor)]
-        return struct.pack("QQQ", self.counts.get(key, 0), 10**9, 10**9 - self.off_ns)
-
-    def all_closed(self):
-        closed = 0
-        for descriptor in self._descriptors:
-            try:
-                os.fstat(descriptor)
-            except OSError:
-                closed += 1
-        return closed == len(self._descriptors)
 
 
 @pytest.fixture
@@ -93,25 +60,22 @@ def test_dies_of_a_package_are_domains_of_their_own(make_tree):
 def test_a_package_that_two_cpus_count_is_refused_instead_of_counted_twice(make_tree):
     machine = make_tree("hybrid")
     machine.add_pmu("power", 9, "0,4", {"energy-pkg": 2})
-    with pytest.raises(PerfUnavailable, match="names a die twice"):
+    with pytest.raises(CounterUnavailable, match="names a die twice"):
         find_events(machine.root)
 
 
-def test_counts_are_whole_microjoules_without_rounding_of_the_scale(server, kernel):
+def test_counts_are_whole_microjoules_without_rounding_of_the_scale(server):
+    event = find_events(server.root)[0]
     # 2^-32 J a count, one count below a whole number after seven weeks at 1 kW: a product of
     # doubles would round it up.
-    count = 2**32 * 4_233_600_000 - 1
-    kernel.counts = {(17, 2, 0): count, (17, 2, 4): 2**32 // 1000, (17, 3, 0): 1}
-    with open_perf(server.root, kernel.open, kernel.read) as source:
-        values = dict(zip(source.domains, source.read_uj(), strict=True))
-    assert values["package-0"] == 4_233_599_999_999_999
-    assert values["package-1"] == 999
-    assert values["package-0/dram"] == 0
-    assert all(type(value) is int for value in values.values())
-    assert (source.name, source.missing) == ("perf", {})
+    for count, expected_uj in (
+        (2**32 * 4_233_600_000 - 1, 4_233_599_999_999_999), (2**32 // 1000, 999), (1, 0),
+    ):  # fmt: skip
+        energy_uj = perf.read_uj(event, 7, lambda _, n=count: struct.pack("QQQ", n, 9, 9))
+        assert (energy_uj, type(energy_uj)) == (expected_uj, int)
 
 
-def test_terms_are_placed_where_the_format_says(server, kernel):
+def test_terms_are_placed_where_the_format_says(server):
     server.write("sys/bus/event_source/devices/power/events/energy-pkg", "event=0x02,umask=0x1f")
     server.write("sys/bus/event_source/devices/power/format/umask", "config:8-15")
     assert find_events(server.root)[0].config == 0x1F02
@@ -132,13 +96,13 @@ def test_terms_are_placed_where_the_format_says(server, kernel):
 )
 def test_files_that_cannot_be_understood_are_named(server, file, content, message):
     server.write(f"sys/bus/event_source/devices/power/{file}", content)
-    with pytest.raises(PerfUnavailable, match="devices/power") as error:
+    with pytest.raises(CounterUnavailable, match="devices/power") as error:
         find_events(server.root)
     assert message in str(error.value)
 
 
 def test_a_machine_without_the_event_says_so_with_the_module_to_load(make_tree):
-    with pytest.raises(PerfUnavailable, match=r"ENOENT.* modprobe rapl"):
+    with pytest.raises(CounterUnavailable, match=r"ENOENT.* modprobe rapl"):
         find_events(make_tree("vm_rapl").root)
 
 
@@ -156,8 +120,8 @@ def test_fault_34_every_refusal_has_its_own_words_and_remedy(server, kernel):
     messages = set()
     for code, remedy in remedies.items():
         kernel.refused = {(17, 2): code}
-        with pytest.raises(PerfUnavailable) as error:
-            open_perf(server.root, kernel.open, kernel.read)
+        with pytest.raises(CounterUnavailable) as error:
+            EventSource(server.root, opener=kernel.open, reader=kernel.read)
         message = str(error.value)
         assert message.startswith(f"{PKG} cannot be opened: ")
         assert remedy in message
@@ -176,60 +140,6 @@ def test_fault_34_an_event_of_the_process_takes_less_permission_and_no_module(se
     assert "rapl" not in absent.lower()
     for code in (errno.EPERM, errno.EBUSY, errno.EINVAL, errno.EMFILE, None):
         assert perf.explain_code(code, of_process=True) == perf.explain_code(code)
-
-
-def test_memory_that_cannot_be_opened_is_missing_with_its_reason(server, kernel):
-    kernel.refused = {(17, 3): errno.EINVAL}
-    with open_perf(server.root, kernel.open, kernel.read) as source:
-        assert source.domains == ("package-0", "package-1", "psys", "psys-1")
-        assert sorted(source.missing) == ["package-0/dram", "package-1/dram"]
-        assert "EINVAL" in source.missing["package-0/dram"]
-        assert len(source.read_uj()) == 4
-
-
-def test_packages_are_opened_all_or_not_at_all(server, kernel):
-    opens = kernel.open
-
-    def refuse_the_second(attribute, cpu):
-        if cpu == 4:
-            raise OSError(errno.EBUSY, "busy")
-        return opens(attribute, cpu)
-
-    with pytest.raises(PerfUnavailable, match="EBUSY"):
-        open_perf(server.root, refuse_the_second, kernel.read)
-    assert kernel.opened == [(17, 2, 0)]
-    assert kernel.all_closed()
-
-
-def test_fault_34_an_event_that_shared_its_counter_is_refused_now_and_later(server, kernel):
-    with open_perf(server.root, kernel.open, kernel.read) as source:
-        source.read_uj()
-        kernel.off_ns = 400_000_000
-        for _ in range(2):
-            with pytest.raises(PerfUnavailable, match=r"CPU 0 was counted for 0\.600 s of 1\.000"):
-                source.read_uj()
-
-
-def test_an_event_in_an_error_state_or_unreadable_is_named(server, kernel):
-    def fail(descriptor):
-        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-
-    for reader, message in (
-        (lambda _: b"", "gave 0 bytes instead of 24"),
-        (fail, "cannot be read"),
-    ):
-        source = open_perf(server.root, kernel.open, reader)
-        with pytest.raises(PerfUnavailable, match=message):
-            source.read_uj()
-        source.close()
-
-
-def test_a_closed_source_has_given_its_files_back_and_says_so(server, kernel):
-    with open_perf(server.root, kernel.open, kernel.read) as source:
-        assert not kernel.all_closed()
-    assert kernel.all_closed()
-    with pytest.raises(PerfUnavailable, match="closed"):
-        source.read_uj()
 
 
 def test_the_attribute_is_laid_out_as_the_kernel_has_it():
@@ -255,22 +165,21 @@ def test_the_true_system_call_counts_a_clock_or_says_why_it_may_not(make_tree):
     machine.add_cpu(cpu)
     machine.write("proc/sys/kernel/perf_event_paranoid", 2)
     try:
-        source = open_perf(machine.root)
-    except PerfUnavailable as refusal:
+        source = EventSource(machine.root)
+    except CounterUnavailable as refusal:
         assert re.search("EACCES|EPERM|ENOSYS", str(refusal))  # noqa: PT017
         return
-    with source:
-        assert source.domains == ("package-0",)
-        (first,) = source.read_uj()
-        (second,) = source.read_uj()
+    assert [domain.name for domain in source.domains] == ["package-0"]
+    ((first,), (second,)) = source.read_uj(1), source.read_uj(1)
+    source.close()
     assert 0 <= first < second
 
 
 def test_an_event_that_the_true_kernel_does_not_know_is_refused(make_tree):
     machine = make_tree("server")
     machine.add_pmu("power", 2**31 - 7, "0", {"energy-pkg": 2})
-    with pytest.raises(PerfUnavailable, match=r"ENOENT|EACCES|EPERM|ENOSYS"):
-        open_perf(machine.root)
+    with pytest.raises(CounterUnavailable, match=r"ENOENT|EACCES|EPERM|ENOSYS"):
+        EventSource(machine.root)
 
 
 def test_the_scale_of_the_kernel_is_exactly_2_to_the_minus_32(server):
