@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 INTEL_RANGE_UJ = 262143328850  # 2^-14 J, in the kernel's integer nanojoules
 AMD_RANGE_UJ = 65532610987  # 2^-16 J
-SERVER_DRAM_RANGE_UJ = 65712999613  # 15.3 uJ, whatever the unit register says
+SERVER_DRAM_RANGE_UJ = 65712999613  # 15.3 uJ, whatever the unit register says: Haswell to Ice Lake
 PLATFORM_RANGE_UJ = 4294967295000000  # 1 J: psys of Sapphire Rapids
 
 
@@ -65,7 +65,9 @@ class Profile:
     packages: tuple[tuple[int, ...], ...] = ((0,),)
 
 
-def _server(n_packages: int, slots: str | None = None) -> tuple[ZoneSpec, ...]:
+def _server(
+    n_packages: int, slots: str | None = None, dram_range_uj: int = SERVER_DRAM_RANGE_UJ
+) -> tuple[ZoneSpec, ...]:
     """Packages with memory; `slots` gives the slot of each package where it is not its number."""
     zones = []
     for package in range(n_packages):
@@ -73,7 +75,7 @@ def _server(n_packages: int, slots: str | None = None) -> tuple[ZoneSpec, ...]:
         name = f"package-{package}"
         zones.append(ZoneSpec(slot, name, name, max_power_w=205.0))
         dram = f"{name}/dram"
-        zones.append(ZoneSpec(f"{slot}:0", "dram", dram, SERVER_DRAM_RANGE_UJ, 41.25))
+        zones.append(ZoneSpec(f"{slot}:0", "dram", dram, dram_range_uj, 41.25))
     return tuple(zones)
 
 
@@ -90,7 +92,7 @@ def _private_caches(cpu: int, level_1_kib: int, level_2_kib: int) -> tuple[Cache
 
 
 _SERVER_2 = _server(2)
-_SERVER_4 = _server(4)
+_SERVER_4 = _server(4, dram_range_uj=INTEL_RANGE_UJ)
 _SWAPPED = _server(2, "10")
 _TWELVE = tuple(
     ZoneSpec(f"intel-rapl:{i:x}", f"package-{i}", f"package-{i}", max_power_w=150.0)
