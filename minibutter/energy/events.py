@@ -12,7 +12,12 @@ from pathlib import Path
 
 from minibutter.energy import perf
 from minibutter.energy.perf import PerfEvent
-from minibutter.energy.source import CounterUnavailable, Domain
+from minibutter.energy.source import (
+    MAX_PLATFORM_W,
+    MAX_POWER_W,
+    CounterUnavailable,
+    Domain,
+)
 
 _NEVER_WRAPS_UJ = 2**32 * 10**6
 
@@ -58,7 +63,7 @@ class EventSource:
         # Those of the total come first.
         self._events = sorted(opened, key=lambda event: not _is_summed(event.domain))
         self.domains = tuple(
-            Domain(event.domain, _NEVER_WRAPS_UJ, _is_summed(event.domain))
+            Domain(event.domain, _NEVER_WRAPS_UJ, _is_summed(event.domain), _bound_w(event.domain))
             for event in self._events
         )
         self.notes = tuple(f"{name}: {why}" for name, why in missing.items())
@@ -143,6 +148,10 @@ def _why_partial(opened: Mapping[PerfEvent, int], missing: Mapping[str, str]) ->
             "do; powercap tells them apart"
         )
     return None
+
+
+def _bound_w(domain: str) -> float:
+    return MAX_PLATFORM_W if domain.startswith("psys") else MAX_POWER_W
 
 
 def _is_summed(domain: str) -> bool:

@@ -11,6 +11,9 @@ from typing import Protocol
 MAX_POWER_W = 1000.0
 """No package or memory draws more: the bound where the machine states none."""
 
+MAX_PLATFORM_W = 10_000.0
+"""The same of a platform (`psys`), which has accelerators, too."""
+
 SMALLEST_MODULUS_UJ = 65532611002
 """Where a wrap may be if a counter does not say: 2^32 units of 2^-16 J, as the kernel rounds it."""
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from minibutter.energy.source import MAX_POWER_W, CounterUnavailable
+from minibutter.energy.source import MAX_PLATFORM_W, MAX_POWER_W, CounterUnavailable
 
 POWERCAP = Path("sys/class/powercap")
 RAPL, MMIO = "intel-rapl", "intel-rapl-mmio"
@@ -216,7 +216,8 @@ def _collect(root: Path, files: Files) -> tuple[list[Zone], list[str], set[str]]
         range_uj, note = _read_range(path, files)
         if note:
             notes.append(f"{name}: {note}")
-        zones[name] = Zone(name, path, range_uj, is_summed, _read_bound(path, files), note)
+        bound_w = _read_bound(path, files, bool(_PLATFORM.fullmatch(name)))
+        zones[name] = Zone(name, path, range_uj, is_summed, bound_w, note)
     ordered = sorted(zones.values(), key=lambda zone: (not zone.is_summed, zone.name))
     return ordered, notes, foreign
 
@@ -248,7 +249,7 @@ def _read_range(path: Path, files: Files) -> tuple[int | None, str | None]:
     return None, f"max_energy_range_uj {why}, so that no wrap can be corrected"
 
 
-def _read_bound(path: Path, files: Files) -> float:
+def _read_bound(path: Path, files: Files, is_platform: bool) -> float:
     """Bound on power in watts: generous, because it only tells a wrap from a reset."""
     stated_uw = []
     for constraint in range(3):
@@ -258,5 +259,5 @@ def _read_bound(path: Path, files: Files) -> float:
             continue
         stated_uw += [int(text)] if text.isdecimal() and int(text) > 0 else []
     if not stated_uw:
-        return MAX_POWER_W
+        return MAX_PLATFORM_W if is_platform else MAX_POWER_W
     return max(_POWER_MARGIN * max(stated_uw) / 1e6, _LEAST_BOUND_W)

@@ -38,6 +38,7 @@ def test_packages_and_memory_are_summed_and_come_first(server, kernel):
         ("package-0", True), ("package-1", True), ("package-0/dram", True),
         ("package-1/dram", True), ("psys", False), ("psys-1", False),
     ]  # fmt: skip
+    assert [domain.max_power_w for domain in source.domains] == [1000.0] * 4 + [10_000.0] * 2
     assert (source.name, source.is_simulated, source.notes) == ("perf", False, ())
     source.close()
 

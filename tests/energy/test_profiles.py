@@ -117,6 +117,16 @@ def test_bound_on_power_follows_from_what_the_zone_states(single, max_power_uw, 
     assert zone.max_power_w == bound_w
 
 
+def test_a_platform_with_accelerators_may_draw_more_than_a_package(make_machine):
+    machine = make_machine("spr4")
+    with machine.meter() as meter:
+        begin = meter.stamp(apart=True)
+        machine.draw(1.0, psys=9000 * JOULE, package_0=1100 * JOULE)
+        apart = meter.domains_between(begin, meter.stamp(apart=True))
+    assert apart["psys"].energy_j == apart["psys-3"].energy_j == 9000.0
+    assert "jumped or was reset" in apart["package-0"].reason
+
+
 def test_a_package_that_shows_power_only_is_refused(single):
     single.path("intel-rapl:0").unlink()
     with pytest.raises(CounterUnavailable, match=r"package-0.*shows no energy"):
