@@ -69,22 +69,29 @@ class Counter:
         return value
 
     def open(self, zone: Zone | None = None) -> None:
-        """Open the file anew, in the directory of `zone` if the kernel has moved it."""
-        self.close()
-        if zone is not None:
-            self.zone = zone
-        range_uj = self.zone.max_energy_range_uj
-        self._largest_uj = math.inf if range_uj is None else range_uj
+        """Open the file anew, in the directory of `zone` if the kernel has moved it.
+
+        The file that is held is given back only for another one: whoever may no longer open it may
+        still read it.
+        """
+        zone = zone or self.zone
+        path = zone.path / "energy_uj"
         try:
-            self._descriptor = self._files.open(self.path)
+            descriptor = self._files.open(path)
         except PermissionError as error:
             raise CounterUnavailable(
-                f"{self.path} may be read by root only, as in Linux since 5.10 (CVE-2020-8694); "
+                f"{path} may be read by root only, as in Linux since 5.10 (CVE-2020-8694); "
                 "to let every user read the counters until the next boot: "
-                f"sudo chmod a+r {self.zone.path.parent}/intel-rapl:*/energy_uj"
+                f"sudo chmod a+r {zone.path.parent}/intel-rapl:*/energy_uj"
             ) from error
         except OSError as error:
-            raise CounterUnavailable(f"{self.path} cannot be opened ({error.strerror})") from error
+            raise CounterUnavailable(f"{path} cannot be opened ({error.strerror})") from error
+        # The same number: others have closed it, and the kernel has given it out again.
+        if descriptor != self._descriptor:
+            self.close()
+        self.zone, self._descriptor = zone, descriptor
+        range_uj = zone.max_energy_range_uj
+        self._largest_uj = math.inf if range_uj is None else range_uj
 
     def close(self) -> None:
         """Give the file descriptor back."""

@@ -33,6 +33,7 @@ FAULTS = """
 11  stuck counter                  faults_of_counters  a_stuck_counter
 12  energy beyond the range        faults_of_counters  a_value_beyond
 13  EINVAL once                    faults_of_files     one_failed_read
+13  EINVAL, without permission     faults_of_files     a_file_that_may_no_longer_be_opened
 14  package off                    faults_of_files     a_package_that_is_unplugged
 14  ENODEV once                    faults_of_files     enodev_of_a_held_file
 15  another slot                   faults_of_files     a_package_is_found_again

@@ -147,6 +147,18 @@ def test_fault_13_one_failed_read_costs_no_energy(server, files):
     assert parts[1].resolution_j > 40.0 > 1.0 > parts[0].resolution_j
 
 
+def test_fault_13_a_file_that_may_no_longer_be_opened_is_still_read(server, files):
+    """Permission is checked at opening: a launcher may have opened it before it stepped down."""
+    with server.meter(files=files) as meter:
+        begin = meter.stamp()
+        files.opening["energy_uj"] = EACCES
+        files.reading["energy_uj"] = EINVAL
+        failed = stamp_after(meter, server)
+        assert_unavailable(meter.between(begin, failed), "root only")
+        files.reading.clear()
+        assert meter.between(begin, stamp_after(meter, server)).energy_j == 80.0
+
+
 def test_fault_14_a_package_that_is_unplugged_makes_the_total_unknown(server):
     with server.meter() as meter:
         before = meter.stamp()
@@ -159,10 +171,11 @@ def test_fault_14_a_package_that_is_unplugged_makes_the_total_unknown(server):
 
 def test_fault_14_enodev_of_a_held_file_is_survived_by_opening_anew(single, files):
     with single.meter(files=files) as meter:
-        begin = meter.stamp()
+        begin, n_held = meter.stamp(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         files.reading["energy_uj"] = ENODEV
         failed = stamp_after(meter, single)
         assert_unavailable(meter.between(begin, failed), "No such device")
+        assert len(os.listdir("/proc/self/fd")) == n_held  # noqa: PTH208
         files.reading.clear()
         single.draw_all(2.0)
         assert meter.between(begin, meter.stamp()).energy_j == 20.0
