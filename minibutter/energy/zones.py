@@ -144,7 +144,21 @@ def find_zones(root: Path, files: Files | None = None) -> tuple[list[Zone], list
         raise CounterUnavailable(
             f"{root / POWERCAP} has no zone {RAPL}:* with the name package-*{found}"
         )
+    without = _packages_without_memory(zones)
+    if without:
+        notes.append(
+            f"{', '.join(without)}: no counter of memory, which other packages have; what memory "
+            "there draws is not in the total"
+        )
     return zones, notes
+
+
+def _packages_without_memory(zones: list[Zone]) -> list[str]:
+    """Those that have none while others do: the driver skips counters that show 0 when it loads."""
+    summed = {zone.name for zone in zones if zone.is_summed}
+    with_memory = {name.removesuffix("/dram") for name in summed if name.endswith("/dram")}
+    packages = {name for name in summed if not name.endswith("/dram")}
+    return sorted(packages - with_memory) if with_memory else []
 
 
 def list_zones(root: Path, files: Files | None = None) -> list[Zone]:

@@ -127,6 +127,14 @@ def test_a_platform_with_accelerators_may_draw_more_than_a_package(make_machine)
     assert "jumped or was reset" in apart["package-0"].reason
 
 
+def test_a_package_whose_memory_is_not_counted_as_that_of_others_is_named(server):
+    server.unplug("intel-rapl:1:0")
+    _, (note,) = find_zones(server.root)
+    assert note.startswith("package-1: no counter of memory, which other packages have")
+    server.unplug("intel-rapl:0:0")
+    assert find_zones(server.root)[1] == []
+
+
 def test_a_package_that_shows_power_only_is_refused(single):
     single.path("intel-rapl:0").unlink()
     with pytest.raises(CounterUnavailable, match=r"package-0.*shows no energy"):
