@@ -59,7 +59,13 @@ FAULTS = """
 28  fork while sampling            faults_of_files     after_a_fork
 28  exec, posix_spawn              faults_of_files     counters_are_not_inherited
 28  closed descriptor              faults_of_files     a_descriptor_that_was_closed
-29  ranks that all read            faults_of_counters  ranks_that_all_read
+29  many ranks                     attribution         many_ranks_have_one_reader
+29  two jobs on a node             attribution         two_jobs_on_a_node
+29  containers of one kernel       attribution         ranks_in_containers
+29  other boot ids                 mpi/node_energy     kernels_are_told_apart
+29  oversubscription               placement           a_gang_has_a_core_for_each
+30  the reader ends                attribution         what_the_reader_read
+30  the reader hangs               attribution         a_reader_that_does_not_answer
 30  clock step                     faults_of_counters  a_step_of_the_wall_clock
 30  suspend                        faults_of_counters  what_was_drawn_while_the_machine_slept
 30  exception                      faults_of_counters  an_exception_in_a_region
