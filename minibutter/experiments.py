@@ -12,6 +12,7 @@ from typing import Any
 
 from minibutter import datasets, hierarchy
 from minibutter.datasets import DatasetInfo
+from minibutter.nn import cost
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
@@ -22,6 +23,9 @@ from minibutter.sweeps import identity
 from minibutter.sweeps.spec import Checks, RunSpec, Sweep, SweepError
 
 BUTTER_BATCH_SIZE = 256
+
+_EPOCH_US = 50.0
+"""What an epoch costs however small the network is, in microseconds of a rank."""
 
 
 def _one_of(known: Any) -> Callable[[Any], None]:
@@ -113,6 +117,17 @@ class Experiment:
             evaluate_train=self.spec.evaluate_train,
             has_penalty=self.spec.l1 > 0 or self.spec.l2 > 0,
         )
+
+    def predicted_epoch_us(self, n_repetitions: int = 1) -> float:
+        """What an epoch of repetitions that are trained together takes, in microseconds of a rank;
+        0 where there is no network."""
+        if self.network is None:
+            return 0.0
+        batch_size = min(self.spec.batch_size, self.n_train)
+        step_us = cost.step_us(self.network, batch_size, n_repetitions)
+        # A forward pass is a third of a step.
+        n_steps = self.n_train / batch_size + self.n_test / batch_size / 3
+        return _EPOCH_US + n_steps * step_us
 
     @property
     def flops_per_epoch(self) -> float:

@@ -7,6 +7,7 @@ and the accesses of a product are replayed through simulated ones.
 
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -14,6 +15,8 @@ import numpy as np
 
 from minibutter.energy import cachesim, flush
 from minibutter.energy.cachesim import CacheLevel, CacheSimulator
+from minibutter.energy.opening import find_root
+from minibutter.energy.simulated import is_simulated
 from minibutter.energy.topology import Topology, read_topology
 from minibutter.nn.kernels.gemm_stream import STREAMS
 from minibutter.nn.kernels.jit import address_of
@@ -50,6 +53,17 @@ def machine_topology() -> Topology:
     return read_topology()
 
 
+def predicted_topology() -> Topology:
+    """Of the machine whose caches predictions are made for: this one or, where counters are
+    simulated, the simulated one, if it has caches. A core of it has the same on every host, so that
+    a power model draws the same joules."""
+    root = find_root()
+    if root == Path("/") or not is_simulated(root):
+        return machine_topology()
+    simulated = read_topology(root, {0})
+    return simulated if simulated.caches else machine_topology()
+
+
 def machine_caches() -> dict[int, int | None]:
     """Bytes by level that a core has of the data caches, with one rank on every core.
 
@@ -57,7 +71,7 @@ def machine_caches() -> dict[int, int | None]:
     where sysfs does not tell, and empty where it tells of no cache at all: no size is assumed, and
     `unknown_caches` has the reason.
     """
-    topology = machine_topology()
+    topology = predicted_topology()
     return {
         level: topology.n_cores and topology.share_bytes(level, topology.n_cores)
         for level in topology.data_levels
@@ -66,7 +80,7 @@ def machine_caches() -> dict[int, int | None]:
 
 def unknown_caches() -> str | None:
     """Why not all of `machine_caches` are known, so that no traffic can be predicted; else None."""
-    topology = machine_topology()
+    topology = predicted_topology()
     if topology.n_cores is None:
         return "sysfs does not tell the cores, among which caches are shared"
     reasons = map(topology.why_no_share, topology.data_levels or (1,))

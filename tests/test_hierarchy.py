@@ -6,6 +6,7 @@ import pytest
 
 from minibutter import hierarchy
 from minibutter.energy.cachesim import CacheLevel
+from minibutter.energy.simulated import build
 from minibutter.energy.topology import read_topology
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.loops import Cache, moved_bytes
@@ -127,6 +128,21 @@ def test_a_bound_process_has_its_part_of_what_cores_share(with_caches):
     assert hierarchy.machine_caches() == {1: 32 * KIB, 2: MIB, 3: 4 * MIB}
     assert hierarchy.unknown_caches() is None
     assert hierarchy.flushed_bytes() == 2 * 16 * MIB
+
+
+def test_where_counters_are_simulated_predictions_are_for_the_simulated_caches(
+    with_caches, tmp_path, monkeypatch
+):
+    with_caches("server", *range(16))
+    zen = build(tmp_path / "zen", "amd_zen")
+    monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(zen.root))
+    assert hierarchy.machine_caches() == {1: 32 * KIB, 2: 512 * KIB, 3: 4 * MIB}
+    assert hierarchy.unknown_caches() is None
+    # What empties the caches must know those that there are.
+    assert hierarchy.flushed_bytes() == 2 * 16 * MIB
+    without = build(tmp_path / "server", "intel_server2")
+    monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(without.root))
+    assert hierarchy.machine_caches()[2] == MIB
 
 
 def test_a_level_that_no_cpu_has_is_absent_and_not_unknown(with_caches):

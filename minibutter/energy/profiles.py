@@ -145,7 +145,16 @@ PROFILES = {
         _counters(_SERVER_4),
     ),
     "clx_ap": Profile(_DIES, _counters(_DIES)),
-    "amd_zen": Profile(_ZEN, ("package-0",), vendor="AuthenticAMD", packages=((0, 1, 2, 3),)),
+    "amd_zen": Profile(
+        _ZEN,
+        ("package-0",),
+        vendor="AuthenticAMD",
+        caches=(
+            *(cache for cpu in range(4) for cache in _private_caches(cpu, 32, 512)),
+            CacheSpec(3, "Unified", 16384, 16, (0, 1, 2, 3)),
+        ),
+        packages=((0, 1, 2, 3),),
+    ),
     "amd_ccd_bug": Profile(_mirrored(12), ("package-0",), vendor="AuthenticAMD"),
     "threadripper": Profile(_mirrored(2), ("package-0",), vendor="AuthenticAMD"),
     "swapped_index": Profile(_SWAPPED, _counters(_SWAPPED)),

@@ -45,6 +45,8 @@ def build_tree(root: Path, profile: Profile, start_uj: dict[str, int]) -> None:
     _write(root / _CPUS / "possible", f"0-{cpus[-1]}" if cpus[-1] else "0")
     for cpu in cpus:
         topology = root / _CPUS / f"cpu{cpu}/topology"
+        _write(topology / "core_id", str(cpu))
+        _write(topology / "thread_siblings_list", str(cpu))
         _write(topology / "physical_package_id", str(package_of.get(cpu, 0)))
         own = [cache for cache in profile.caches if cpu in cache.cpus]
         for index, cache in enumerate(own):

@@ -16,9 +16,6 @@ from minibutter.nn.network import DTYPES
 from minibutter.sweeps import identity
 from minibutter.sweeps.spec import Sweep, SweepError
 
-_EPOCH_US = 50.0
-"""What an epoch costs however small the network is, in microseconds of a rank."""
-
 MAX_STACKED_BYTES = 2**30
 """A group has a copy of the data set for every repetition; more than this is not packed unasked."""
 
@@ -76,12 +73,8 @@ class Job:
         planned = self.experiments[group.experiment_id]
         if planned.problem is not None:
             return 0.0
-        batch_size = min(planned.spec.batch_size, planned.n_train)
-        step_us = cost.step_us(planned.network, batch_size, len(group.repetitions))
-        # A forward pass is a third of a step.
-        n_steps = planned.n_train / batch_size + planned.n_test / batch_size / 3
         epochs = planned.spec.epochs if n_epochs is None else n_epochs
-        return epochs * (_EPOCH_US + n_steps * step_us)
+        return epochs * planned.predicted_epoch_us(len(group.repetitions))
 
 
 def prepare_job(

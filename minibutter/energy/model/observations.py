@@ -40,6 +40,7 @@ from scipy import sparse
 from minibutter.energy.model.composition import Composition, compose
 from minibutter.energy.model.concurrency import (
     PACKAGE_COLUMNS,
+    Paces,
     has_interval,
     is_steady,
     work_during,
@@ -160,7 +161,7 @@ def observe(
             "machines whose caches are not known do not have them; run the sweep with this version "
             "and another kernel, one by one (--lanes 1), into another directory"
         )
-    explained, rows = _explain(runs, totals, kind, left_out)
+    explained, rows = _explain(runs, totals, Paces(runs.index, epochs), kind, left_out)
     if rows.empty:
         reasons = "; ".join(f"{n} runs: {reason}" for reason, n in left_out.items() if n)
         raise ModelError(
@@ -189,7 +190,11 @@ def observe(
 
 
 def _explain(
-    runs: pd.DataFrame, totals: pd.DataFrame, kind: str, left_out: Counter[str]
+    runs: pd.DataFrame,
+    totals: pd.DataFrame,
+    paces: Paces,
+    kind: str,
+    left_out: Counter[str],
 ) -> tuple[sparse.csr_array, pd.DataFrame]:
     """Fractions of the work of all runs that each energy paid for, where all of it is known.
 
@@ -203,7 +208,7 @@ def _explain(
     is_package = rows["is_package"].to_numpy(bool)
     is_wanted = np.zeros(len(runs), bool)
     is_wanted[place] = is_package
-    fractions, is_beside_unbound = work_during(runs, is_wanted)
+    fractions, is_beside_unbound = work_during(runs, is_wanted, paces)
     is_unknown = ~(is_known(runs) & is_steady(runs)).to_numpy(bool)
     unknown = fractions @ is_unknown.astype(np.float64) - is_unknown
     is_unbound = has_interval(rows).to_numpy(bool)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from minibutter.energy.model import concurrency
-from minibutter.energy.model.concurrency import work_during
+from minibutter.energy.model.concurrency import Paces, work_during
 
 
 def make_table(*runs):
@@ -62,12 +62,8 @@ def one_by_one(table):
 
 def test_a_run_pays_for_the_part_of_its_neighbours_that_falls_into_its_interval():
     fractions, _ = fractions_of(make_table((0, 10), (5, 25), (8, 9), (30, 40)))
-    assert fractions.tolist() == [
-        [1, 5 / 20, 1, 0],
-        [5 / 10, 1, 1, 0],
-        [1 / 10, 1 / 20, 1, 0],
-        [0, 0, 0, 1],
-    ]
+    expected = [[1, 5 / 20, 1, 0], [5 / 10, 1, 1, 0], [1 / 10, 1 / 20, 1, 0], [0, 0, 0, 1]]
+    assert fractions == pytest.approx(np.array(expected), abs=1e-12)
 
 
 def test_one_run_after_the_other_shares_nothing():
@@ -108,7 +104,7 @@ def test_fractions_are_those_of_all_pairs_one_by_one(monkeypatch, max_pairs):
     fractions, flags = fractions_of(table)
     expected, expected_flags = one_by_one(table)
     assert 400 < (expected > 0).sum() < 4000
-    assert np.abs(fractions - expected).max() < 1e-15
+    assert np.abs(fractions - expected).max() < 1e-12
     assert (flags == expected_flags).all()
     assert 0 < flags.sum() < 150
 
@@ -128,3 +124,37 @@ def test_without_stamps_every_run_has_its_own_work_alone():
     for columns in ({"begun_ns": pd.NA}, {"boot_id": None}, {"ended_ns": 0}):
         assert (fractions_of(table.assign(**columns))[0] == np.eye(2)).all()
     assert (fractions_of(table.drop(columns="boot_id"))[0] == np.eye(2)).all()
+
+
+def test_a_run_that_was_slow_at_first_has_done_less_by_then():
+    """Four epochs, of which the first took as long as the others together; two slept after it."""
+    table = make_table((0, 12), (3, 9)).set_axis(["a", "b"])
+    epochs = pd.DataFrame({"run_id": list("baaaa"), "duration_s": [7.0, 3.0, 1.0, 1.0, 1.0]})
+    paces = Paces(table.index, epochs)
+    fractions, _ = work_during(table.reset_index(drop=True), np.ones(2, bool), paces)
+    # Of a, the durations stretch over 12 s: the first epoch ends after 6, the second after 8.
+    by_3_s, by_9_s = 0.25 * 3 / 6, 0.25 + 0.25 + 0.25 / 2
+    assert fractions.toarray()[1, 0] == pytest.approx(by_9_s - by_3_s)
+    assert fractions.toarray()[0, 1] == 1.0
+
+
+def test_runs_without_epochs_and_epochs_without_runs_work_evenly():
+    epochs = pd.DataFrame({"run_id": ["x", "b", "b"], "duration_s": [1.0, 0.0, 0.0]})
+    paces = Paces(pd.Index(["a", "b", "c"]), epochs)
+    assert paces.done(np.array([0, 2]), np.array([0.25, 0.75])).tolist() == [0.25, 0.75]
+    assert paces.done(np.arange(3), np.ones(3)).tolist() == [1.0] * 3
+    assert paces.done(np.arange(3), np.zeros(3))[[0, 2]].tolist() == [0.0] * 2
+
+
+def test_paces_of_many_runs_are_those_of_each_alone():
+    rng = np.random.default_rng(5)
+    names = [f"r{i}" for i in range(50)]
+    epochs = pd.DataFrame({"run_id": rng.choice(names, 2000), "duration_s": rng.random(2000)})
+    paces = Paces(pd.Index(names), epochs)
+    passed = rng.random(50)
+    expected = []
+    for name, fraction in zip(names, passed, strict=True):
+        durations = epochs.loc[epochs["run_id"] == name, "duration_s"].to_numpy()
+        times = np.concatenate([[0], np.cumsum(durations) / durations.sum()])
+        expected.append(np.interp(fraction, times, np.linspace(0, 1, len(times))))
+    assert paces.done(np.arange(50), passed) == pytest.approx(expected, abs=1e-12)

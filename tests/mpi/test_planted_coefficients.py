@@ -1,0 +1,68 @@
+"""The whole chain on a machine whose energy is known: sweep, ranks, meter, store, fit.
+
+Static power and joules per FLOP and per byte of every level are planted in simulated counters with
+ticks of 1 ms; a sweep over sizes, rungs and tilings on two ranks must bring them back.
+"""
+
+import json
+
+import pandas as pd
+import pytest
+
+from minibutter.energy.simulated import PowerModel, build
+
+pytestmark = pytest.mark.mpi
+
+MODEL = PowerModel(
+    package_w=40.0,
+    joules_per_flop=7e-10,
+    joules_per_byte={"l1": 5e-10, "l2": 1e-9, "l3": 4e-9, "dram": 2e-8},
+    tick_s=1e-3,
+    jitter_s=1e-4,
+)
+# Networks that fit the first to the last of the simulated caches (32 KiB, 512 KiB, 4 MiB a core), on
+# rungs and with tilings that move more and less between them; every run takes half a second or
+# more.
+GRIDS = (
+    ("", {2_000: 1200, 16_000: 300, 65_536: 90, 300_000: 24}),
+    ("block_depth = 16", {16_000: 300, 300_000: 24}),
+    ("tile_rows = 2\ntile_columns = 16", {16_000: 220, 300_000: 20}),
+    ('kernel = "naive"', {2_000: 400, 65_536: 14, 300_000: 4}),
+)
+
+
+def sweep_text():
+    """A grid for every size, so that large networks train for fewer epochs."""
+    text = 'name = "planted"\ndataset = "digits"\ndepth = 3\nrepetitions = 2\n'
+    for keys, epochs_by_size in GRIDS:
+        for size, epochs in epochs_by_size.items():
+            text += f"[[grid]]\nsize = {size}\nepochs = {epochs}\n{keys}\n"
+    return text
+
+
+@pytest.mark.parametrize("mode", ["gang", "shared"])
+def test_planted_coefficients_come_back_within_three_percent(launcher, monkeypatch, mode):
+    machine = build(launcher.folder / "machine", "amd_zen", MODEL)
+    monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(machine.root))
+    sweep, out = launcher.folder / "planted.toml", launcher.folder / "out"
+    sweep.write_text(sweep_text())
+    done = launcher.run(
+        2, launcher.mpi_run, sweep, "--out", out, "--lanes", 1, "--energy", mode,
+        "--idle-seconds", 1,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runs = pd.read_parquet(out / "runs")
+    assert (runs["energy_mode"] == mode).all()
+    (account,) = map(json.loads, (out / "node_energy.jsonl").read_text().splitlines())
+    assert abs(account["imbalance_j"]) <= 1e-6 * account["total_j"]
+
+    done = launcher.run(None, "-m", "minibutter", "energy", "fit", out, "--json")
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)
+    (hierarchy,) = [form for form in model["forms"] if form["name"] == "hierarchy"]
+    found = {c["term"]: c["value"] for c in hierarchy["coefficients"]}
+    planted = {"static": MODEL.package_w, "flop": MODEL.joules_per_flop} | dict(
+        MODEL.joules_per_byte
+    )
+    for term, value in planted.items():
+        assert found[term] == pytest.approx(value, rel=0.03), term
