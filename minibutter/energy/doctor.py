@@ -134,25 +134,26 @@ def _look_at_powercap(
         for zone, failure in zip(zones, failures.values(), strict=True)
     ]
     try:
-        find_zones(root, files)
+        _, notes = find_zones(root, files)
     except CounterUnavailable as failure:
         return tuple(states), [_no_zones(root, str(failure))], False
+    findings = [Finding("powercap", NOTE, note) for note in notes]
     summed = [state for state in states if state.is_summed]
     unreadable = [state for state in summed if state.reason is not None]
     if not unreadable:
-        return tuple(states), _watch(root, files, work), True
+        return tuple(states), findings + _watch(root, files, work), True
     is_denied = any(
         isinstance(failures[state.name].__cause__, PermissionError) for state in unreadable
     )
     names = ", ".join(state.name for state in unreadable)
     partly = "" if len(unreadable) == len(summed) else f" ({len(summed)} zones in all)"
-    finding = Finding(
+    obstacle = Finding(
         "powercap",
         OBSTACLE,
         f"{names}{partly}: {'root only' if is_denied else unreadable[0].reason}",
         remedies.open_powercap() if is_denied else (),
     )
-    return tuple(states), [finding], False
+    return tuple(states), [obstacle, *findings], False
 
 
 def _try_to_read(zone: Zone, files: Files) -> Exception | None:

@@ -68,6 +68,19 @@ def test_a_server_with_open_counters_can_be_measured_and_has_no_findings(server,
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("closed", [(), {"all"}])
+def test_what_is_odd_about_the_zones_is_a_note_whether_they_are_open_or_not(
+    server, examine, closed
+):
+    (server.root / "sys/class/powercap/intel-rapl:1:0").unlink()
+    server.add_zone("intel-rapl:3", "accelerator-0")
+    notes = [each for each in examine(server, closed=closed).findings if each.severity == NOTE]
+    texts = [note.text for note in notes if note.subject == "powercap"]
+    assert len(texts) == 2
+    assert "unknown name 'accelerator-0'" in texts[0]
+    assert "package-1: no counter of memory" in texts[1]
+
+
 def test_closed_counters_come_with_the_lines_that_open_them(server, examine):
     diagnosis = examine(server, closed={"all"})
     assert (diagnosis.source, diagnosis.can_measure) == (None, False)
