@@ -134,9 +134,15 @@ def execute_group(
         traffic: dict[str, float | None] = {}
         if len(members) == 1:
             traffic = hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
+        try:
+            is_cold = experiment.spec.cache_state == "cold"
+            flusher = CacheFlusher(hierarchy.flushed_bytes()) if is_cold else None
+        except _FORESEEN as error:
+            results |= {repetition: _failed(known[repetition], error) for repetition in members}
+            continue
         counts = EpochCounts(counters or counters_of_this_thread(), len(members))
         courses = _train(
-            experiment, group, len(members), traffic, meter, counts, on_ready, on_epoch
+            experiment, group, len(members), flusher, traffic, meter, counts, on_ready, on_epoch
         )
         for repetition, course in zip(members, courses, strict=True):
             run = known[repetition] | used | traffic | course.outcome
@@ -225,6 +231,7 @@ def _train(
     experiment: Experiment,
     group: TrainingGroup,
     n_repetitions: int,
+    flusher: CacheFlusher | None,
     traffic: dict[str, float | None],
     meter: RegionMeter,
     counts: EpochCounts,
@@ -233,11 +240,11 @@ def _train(
 ) -> list[Course]:
     """Train a group until its epochs are over or all its repetitions have stopped.
 
-    `traffic` is what an epoch moves, as far as it is known: simulated counters are told.
+    `flusher` empties the caches before every epoch. `traffic` is what an epoch moves, as far as it
+    is known: simulated counters are told.
     """
     spec = experiment.spec
     courses = [Course() for _ in range(n_repetitions)]
-    flusher = CacheFlusher(hierarchy.flushed_bytes()) if spec.cache_state == "cold" else None
     flops = experiment.flops_per_epoch * n_repetitions
     moved = {hierarchy.level_of(column): n for column, n in traffic.items() if n is not None}
     on_ready()

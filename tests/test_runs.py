@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minibutter import runs, store
+from minibutter import hierarchy, runs, store
 from minibutter.energy import open_meter
 from minibutter.energy.counters import open_counters
 from minibutter.energy.environment import read_environment
@@ -544,3 +544,16 @@ def test_traffic_of_packed_repetitions_is_not_known(plan):
     assert first.run["lanes"] == 2
     assert first.run["traffic_l1_bytes"] is None
     assert first.run["flops_per_epoch"] > 0
+
+
+def test_caches_that_cannot_be_emptied_here_fail_the_run_and_not_the_job(plan, monkeypatch):
+    """As on a node that hides its caches, unlike the one that planned, or without memory."""
+    cold = plan(cache_state="cold")
+
+    def refuse():
+        raise MemoryError("no 520 MiB")
+
+    monkeypatch.setattr(hierarchy, "flushed_bytes", refuse)
+    result = execute(cold)
+    assert result.run["status"] == "failed"
+    assert "out of memory: no 520 MiB" in result.run["error"]

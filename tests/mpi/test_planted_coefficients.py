@@ -20,8 +20,8 @@ MODEL = PowerModel(
     tick_s=1e-3,
     jitter_s=1e-4,
 )
-# Networks that fit the first to the last of the simulated caches (32 KiB, 512 KiB, 4 MiB a core), on
-# rungs and with tilings that move more and less between them; every run takes half a second or
+# Networks that fit the first to the last of the simulated caches (32 KiB, 512 KiB, 4 MiB a core),
+# on rungs and with tilings that move more and less between them; every run takes half a second or
 # more.
 GRIDS = (
     ("", {2_000: 1200, 16_000: 300, 65_536: 90, 300_000: 24}),
