@@ -18,7 +18,10 @@ import time
 from pathlib import Path
 
 from minibutter.energy import open_meter
+from minibutter.energy.attribution import RankMeter
+from minibutter.energy.powercap import PowercapSource
 from minibutter.energy.profiles import PROFILES
+from minibutter.energy.reader import NodeReader
 from minibutter.energy.tree import build_tree
 from minibutter.provenance import read_provenance
 
@@ -67,6 +70,44 @@ def measure(profile: str, rounds: int, samples: int = 2000) -> dict:
     }
 
 
+def measure_reader(profile: str, n_ranks: int, rounds: int, samples: int = 2000) -> dict:
+    """Cost of a sample of the one reader of a node, with the processor times of its ranks and the
+    board that it writes on, and what a rank takes to follow it.
+
+    Returns
+    -------
+    dict
+        profile, ranks, `sample_us`, `follow_us` (of one sample, for one rank),
+        `cpu_share_at_10_hz`.
+    """
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        root = Path(folder) / "machine"
+        zones = PROFILES[profile].zones
+        build_tree(root, PROFILES[profile], {zone.link: 10**9 + i for i, zone in enumerate(zones)})
+        reader = NodeReader(PowercapSource(root), [None] * n_ranks, [os.getpid()] * n_ranks)
+        sampler = reader._sampler
+        samples_us, follows_us = [], []
+        with RankMeter(reader.counters, 0) as meter:
+            for _ in range(rounds):
+                begun_s = time.process_time()
+                for _ in range(samples):
+                    sampler.sample(sampler.n_summed)
+                sampled_s = time.process_time()
+                meter.settle()
+                samples_us.append((sampled_s - begun_s) / samples * 1e6)
+                follows_us.append((time.process_time() - sampled_s) / samples * 1e6)
+        reader.close()
+    sample_us = statistics.median(samples_us)
+    return {
+        "profile": profile,
+        "ranks": n_ranks,
+        "sample_us": round(sample_us, 2),
+        "follow_us": round(statistics.median(follows_us), 2),
+        "cpu_share_at_10_hz": round(sample_us * RATE_HZ / 1e6, 7),
+    }
+
+
 def main() -> None:
     """Measure, print, and keep the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -81,11 +122,18 @@ def main() -> None:
             f"sample, {row['region_us']:5.1f} us a region, "
             f"{row['cpu_share_at_10_hz']:.4%} of a core at {RATE_HZ:.0f} Hz"
         )
+    readers = [measure_reader("intel_server2", n, options.rounds) for n in (2, 16, 64)]
+    for row in readers:
+        print(
+            f"{row['profile']:>14}: one reader for {row['ranks']:2} ranks, {row['sample_us']:5.1f} "
+            f"us a sample, {row['follow_us']:5.1f} us for a rank to follow, "
+            f"{row['cpu_share_at_10_hz']:.4%} of a core at {RATE_HZ:.0f} Hz"
+        )
     slow = [row["profile"] for row in rows if row["sample_us"] > LIMIT_US]
     print(f"limit {LIMIT_US:.0f} us: {'exceeded by ' + ', '.join(slow) if slow else 'kept by all'}")
     if options.write:
         about = {"cpu": read_provenance().cpu_model, "python": platform.python_version()}
-        RESULTS.write_text(json.dumps({**about, "machines": rows}, indent=1) + "\n")
+        RESULTS.write_text(json.dumps({**about, "machines": rows, "readers": readers}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
