@@ -133,7 +133,8 @@ def main() -> None:
     print(f"limit {LIMIT_US:.0f} us: {'exceeded by ' + ', '.join(slow) if slow else 'kept by all'}")
     if options.write:
         about = {"cpu": read_provenance().cpu_model, "python": platform.python_version()}
-        RESULTS.write_text(json.dumps({**about, "machines": rows, "readers": readers}, indent=1) + "\n")
+        found = {**about, "machines": rows, "readers": readers}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from minibutter.energy import Cost, Energy, unavailable_energy
+from minibutter.energy import Cost, Energy, RegionMeter, unavailable_energy
 from minibutter.energy.counters import COUNTERS, EpochCounts
+from minibutter.energy.regions import Region
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.training import EpochRow
 from minibutter.sweeps.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What the store keeps of one run.
+
+    Attributes
+    ----------
+    run : columns of the `runs` table, one value each.
+    epochs : columns of the `epochs` table, one array each, one entry an epoch.
+    regions : stamps of begin and end of every epoch; not stored.
+    """
+
+    run: dict[str, Any]
+    epochs: dict[str, Any]
+    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,7 @@ class Ending:
     foreign_load : see `RegionMeter`.
     cost : of measuring.
     counts : of the processor.
+    regions : stamps of begin and end of every epoch.
     """
 
     duration_s: float
@@ -40,6 +58,7 @@ class Ending:
     foreign_load: float | None
     cost: Cost
     counts: EpochCounts
+    regions: tuple[Region, ...]
 
 
 class Course:
@@ -49,11 +68,13 @@ class Course:
     ----------
     columns : its epochs.
     outcome : columns of `runs`; None until it has ended.
+    regions : stamps of begin and end of its epochs.
     """
 
     def __init__(self) -> None:
         self.columns = EpochColumns()
         self.outcome: dict[str, Any] | None = None
+        self.regions: tuple[Region, ...] = ()
         self._diverged_epoch: int | None = None
 
     def add(self, epoch: int, row: EpochRow, duration_s: float) -> None:
@@ -68,7 +89,8 @@ class Course:
 
     def end(self, spec: RunSpec, ending: Ending) -> None:
         """Close the run with what was measured of all of it and of every epoch."""
-        completed, energy = self.columns.epochs_completed, ending.energy
+        completed = self.columns.epochs_completed
+        self.regions = ending.regions
         self.columns.energies = ending.energies
         self.columns.counts = ending.counts.columns()
         self.outcome = {
@@ -78,12 +100,8 @@ class Course:
             "epochs_completed": completed,
             "error": None,
             "duration_s": ending.duration_s,
-            **_energy_columns(energy),
-            "energy_idle_j": energy.idle_j,
-            "energy_dynamic_j": energy.dynamic_j,
-            "energy_package_j": energy.package_j,
-            "energy_ranks": energy.n_ranks,
-            "energy_mode": None if energy.energy_j is None else ending.mode,
+            **_run_energy_columns(ending.energy),
+            "energy_mode": None if ending.energy.energy_j is None else ending.mode,
             # Filled by who makes ranks a gang.
             "energy_tail_j": None,
             "finish_spread_s": None,
@@ -127,11 +145,7 @@ class EpochColumns:
                 column = values[:, position] if is_measured else [None] * len(rows)
                 columns[f"{part}_{name}"] = column
         columns["duration_s"] = np.array([row[2] for row in rows], dtype=np.float64)
-        energies = [_energy_columns(energy) for energy in self.energies]
-        for name in _ENERGY_COLUMNS:
-            columns[name] = [energy[name] for energy in energies]
-        columns["energy_window_s"] = [energy.window_s for energy in self.energies]
-        return columns | self.counts
+        return columns | _epoch_energy_columns(self.energies) | self.counts
 
 
 _ENERGY_COLUMNS = {
@@ -151,6 +165,37 @@ def _energy_columns(energy: Energy) -> dict[str, Any]:
         mantissa, exponent = math.frexp(energy.resolution_j)
         columns["energy_resolution_j"] = math.ldexp(math.ceil(mantissa * 256) / 256, exponent)
     return columns
+
+
+def _run_energy_columns(energy: Energy) -> dict[str, Any]:
+    return _energy_columns(energy) | {
+        "energy_idle_j": energy.idle_j,
+        "energy_dynamic_j": energy.dynamic_j,
+        "energy_package_j": energy.package_j,
+        "energy_ranks": energy.n_ranks,
+    }
+
+
+def _epoch_energy_columns(energies: list[Energy]) -> dict[str, Any]:
+    columns = [_energy_columns(energy) for energy in energies]
+    by_name = {name: [each[name] for each in columns] for name in _ENERGY_COLUMNS}
+    return by_name | {"energy_window_s": [energy.window_s for energy in energies]}
+
+
+def measure_again(result: RunResult, meter: RegionMeter) -> None:
+    """Ask the meter anew for the energies of a run and its epochs, whose ranks' parts are others
+    than it said before.
+
+    Parameters
+    ----------
+    result : of a run that was trained.
+    meter : that it was trained beside.
+    """
+    run, lanes = result.run, result.run["lanes"]
+    run |= _run_energy_columns(meter.between(run["begun_ns"], run["ended_ns"]).divided(lanes))
+    run["energy_mode"] = None if run["energy_j"] is None else meter.mode
+    energies = [each.divided(lanes) for each in meter.along(result.regions)]
+    result.epochs.update(_epoch_energy_columns(energies))
 
 
 def failed_outcome(error: Exception) -> dict[str, Any]:

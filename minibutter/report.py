@@ -25,6 +25,9 @@ _LABELS = {"dataset": "data set", "learning_rate": "lr", "batch_size": "batch"}
 MAX_FOREIGN_LOAD = 0.02
 """Of a node's processor time; what others take above that is worth a warning."""
 
+MAX_IMBALANCE = 1e-6
+"""Of a node's energy."""
+
 MAX_LINES = 5
 """Messages of one kind that a person will read."""
 
@@ -175,6 +178,10 @@ def account_text(account: Mapping[str, Any]) -> str:
         f"{node}: {account['total_j']:.1f} J = {account['attributed_j']:.1f} J in runs + {idle} + "
         f"{account['unattributed_j']:.1f} J between them"
     )
+    if account["n_unknown"]:
+        text += f"; {account['n_unknown']} runs without joules are between them"
+    if abs(account["imbalance_j"]) > MAX_IMBALANCE * account["total_j"]:
+        text += f"; {account['imbalance_j']:.3g} J do not add up: please report this"
     load = account["foreign_load"]
     if load is not None and load > MAX_FOREIGN_LOAD:
         text += f"; others took {load:.0%} of its processors, and their joules are in it"

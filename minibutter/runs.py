@@ -6,7 +6,6 @@ keeps. No MPI here, no printing: the same call serves one process and a thousand
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minibutter import datasets, hierarchy, store
-from minibutter.courses import Course, Ending, EpochColumns, failed_outcome
+from minibutter.courses import Course, Ending, EpochColumns, RunResult, failed_outcome
 from minibutter.datasets import Dataset, DatasetError
 from minibutter.energy import RegionMeter
 from minibutter.energy.counters import (
@@ -38,20 +37,6 @@ from minibutter.provenance import Provenance
 from minibutter.sweeps import identity
 
 _USED_SIZES = {f"{size}_used": size for size in TILING_SIZES}
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What the store keeps of one run.
-
-    Attributes
-    ----------
-    run : columns of the `runs` table, one value each.
-    epochs : columns of the `epochs` table, one array each, one entry an epoch.
-    """
-
-    run: dict[str, Any]
-    epochs: dict[str, Any]
 
 
 @lru_cache(maxsize=16)
@@ -146,7 +131,7 @@ def execute_group(
         )
         for repetition, course in zip(members, courses, strict=True):
             run = known[repetition] | used | traffic | course.outcome
-            results[repetition] = RunResult(run, course.columns.columns())
+            results[repetition] = RunResult(run, course.columns.columns(), course.regions)
     return [results[repetition] for repetition in repetitions]
 
 
@@ -282,6 +267,7 @@ def _train(
                 foreign_load=meter.foreign_load(started_ns, ended_ns),
                 cost=meter.cost - cost_before,
                 counts=counts,
+                regions=tuple(regions),
             )
             for course in ending:
                 course.end(spec, summary)

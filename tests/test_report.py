@@ -39,7 +39,7 @@ def test_parts_of_ranks_add_up_and_say_what_they_are_worth():
 ACCOUNT = {
     "hostname": "node-1", "total_j": 100.0, "attributed_j": 50.0, "idle_j": 40.0,
     "unattributed_j": 10.0, "idle_before_w": 20.0, "idle_after_w": 21.5, "foreign_load": 0.004,
-    "reason": None,
+    "reason": None, "n_unknown": 0, "imbalance_j": 1e-6,
 }  # fmt: skip
 
 
@@ -49,6 +49,8 @@ def test_the_account_of_a_node_is_a_sum():
         "10.0 J between them"
     )
     assert "idle power not measured + 10.0 J" in account_text(ACCOUNT | {"idle_j": None})
+    assert "2 runs without joules" in account_text(ACCOUNT | {"n_unknown": 2})
+    assert "-3 J do not add up" in account_text(ACCOUNT | {"imbalance_j": -3.0})
     loaded = account_text(ACCOUNT | {"foreign_load": 0.13})
     assert "others took 13% of its processors" in loaded
 

@@ -4,10 +4,10 @@
 
 Attributed is what runs were given above the idle power (`energy_dynamic_j`). Idle is the idle power
 times the time; it is null where no baseline was taken, and then part of the others. Unattributed is
-the rest of every rank's part: between runs, while ranks waited for others of their gang, for
-compiling and writing, and packages of the node that no rank ran on. Each of the three is counted by
-itself, so that `imbalance_j`, by which the sum misses the total, says whether anything was lost or
-counted twice.
+what ranks were entitled to while they trained nothing: between runs, while they waited for others
+of their gang, in runs whose energy is not known, and packages of the node that no rank ran on. Each
+of the three is counted by itself, over stretches of time of its own, so that `imbalance_j`, by
+which the sum misses the total, says whether anything was lost or counted twice.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,15 @@ class RankShare:
 
     Attributes
     ----------
-    claimed_j : its part of what its packages drew above the idle power while the job trained; None
-        where that is not known.
-    attributed_j : how much of it its runs were given; None where an energy of a run is not known.
-    package : of the rank, see `RankMeter.package`.
-    idle_w : idle power of that package.
+    attributed_j : what its runs were given above the idle power.
+    spare_j : what no run was given of its part, see `RankMeter.spare_j`; None where it is not
+        known.
+    n_unknown : runs whose energy is not known; it is in `spare_j`.
     """
 
-    claimed_j: float | None
-    attributed_j: float | None
-    package: int | None
-    idle_w: float | None
+    attributed_j: float
+    spare_j: float | None
+    n_unknown: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ class NodeAccount:
     total_j : of all packages and their memory.
     attributed_j, idle_j, unattributed_j : see above.
     imbalance_j : total less the three.
+    n_unknown : runs without a known energy.
     idle_before_w, idle_after_w : idle power of the node before and after.
     foreign_load : part of the node's processor time that others than the ranks took.
     meter_reads, meter_cpu_s : what reading has cost.
@@ -65,6 +64,7 @@ class NodeAccount:
     idle_j: float | None = None
     unattributed_j: float | None = None
     imbalance_j: float | None = None
+    n_unknown: int | None = None
     idle_before_w: float | None = None
     idle_after_w: float | None = None
     foreign_load: float | None = None
@@ -92,6 +92,7 @@ class Balance:
     idle_j: float | None
     unattributed_j: float
     imbalance_j: float
+    n_unknown: int
 
 
 def balance(
@@ -116,14 +117,15 @@ def balance(
     A sentence where a share is not known.
     """
     for rank, share in enumerate(shares):
-        if share.claimed_j is None or share.attributed_j is None:
-            return f"what rank {rank} of the node got is not known"
+        if share.spare_j is None:
+            return f"the counters could not be read all the time for rank {rank} of the node"
     attributed_j = sum(share.attributed_j for share in shares)
-    unattributed_j = sum(share.claimed_j - share.attributed_j for share in shares) + spare_j
+    unattributed_j = sum(share.spare_j for share in shares) + spare_j
     idle_j = None if idle_w is None else idle_w * seconds
     return Balance(
         attributed_j=attributed_j,
         idle_j=idle_j,
         unattributed_j=unattributed_j,
         imbalance_j=total_j - attributed_j - unattributed_j - (idle_j or 0.0),
+        n_unknown=sum(share.n_unknown for share in shares),
     )

@@ -7,7 +7,8 @@ packages have drawn E, of which they would have drawn I without any work, a rank
   packages, and an equal part of I. A convention, not a measurement: processor time does not know
   which work draws more. Where no rank has used a processor, the parts are equal;
 * in *gang* mode: an equal part of both. All ranks then train repetitions of one experiment, so that
-  the part is what the experiment draws.
+  the part is what the experiment draws. A gang whose ranks do not end together, or are disturbed,
+  is none, and its ranks get parts by processor time after all.
 
 Whatever the mode, the parts of all ranks add up to E, and the parts of any cut of time to the
 whole: `claimed_j` keeps account of it. I is known where the idle power was measured, while all
@@ -43,11 +44,23 @@ def watch(counters: NodeCounters, package: int | None = None) -> "RankMeter":
     return meter
 
 
+BY_TIME = None
+"""The part of a rank that gets what its processor time says."""
+
+
 class Claim(NamedTuple):
-    """From a moment on, a rank of a gang gets this part."""
+    """From a moment on, a rank gets this part."""
 
     since_ns: int
-    part: float
+    part: float | None
+
+
+class Stretch(NamedTuple):
+    """A rank's runs were given so much of its part between two moments."""
+
+    begin_ns: int
+    end_ns: int
+    weight: float
 
 
 class RankMeter:
@@ -70,6 +83,7 @@ class RankMeter:
     idle_w : their idle power; None until `set_idle_between`.
     claimed_j : this rank's part of what was drawn above the idle power since `open_account`; None
         where a part of it is not known.
+    spare_j : what of it no run was given, counted by itself; None likewise.
     """
 
     def __init__(
@@ -90,6 +104,7 @@ class RankMeter:
         self._peers = [position]
         self.idle_w: float | None = None
         self.claimed_j: float | None = None
+        self.spare_j: float | None = None
         self._settled_ns = 0
         self._opened: tuple[int, int] | None = None
         # Of every whole row: its stamp, and this rank's part by processor time so far.
@@ -106,7 +121,8 @@ class RankMeter:
             self._peers = [i for i, p in enumerate(packages) if self.package in (None, p)]
             self._follower = Follower(self._counters, self.package, self._share_out)
         self.n_ranks = len(self._peers)
-        self._claims = [Claim(0, 1 / self.n_ranks)]
+        self._usual = BY_TIME if mode == SHARED else 1 / self.n_ranks
+        self._claims = [Claim(0, self._usual)]
 
     # -----------------------------------------------------------------------------------------
     # What is measured
@@ -140,11 +156,8 @@ class RankMeter:
             self._follower.close()
 
     def begin(self) -> int:
-        """Have the counters read at the begin of a run; what lies before it is settled."""
-        stamp_ns = self.end()
-        if self._follower is not None:
-            self._settle_until(stamp_ns)
-        return stamp_ns
+        """Have the counters read at the begin of a run."""
+        return self.end()
 
     def end(self) -> int:
         """Have the counters read at the end of a run; the stamp of that reading.
@@ -227,15 +240,23 @@ class RankMeter:
         self._shares_uj.append(share_uj)
         self._before = (energy_uj, cpu_ns)
 
-    def claim(self, since_ns: int, part: float) -> None:
-        """In a gang: get this part of everything from a moment on.
+    def claim(self, since_ns: int, part: float | None) -> None:
+        """In a gang: get this part of everything from a moment on; a later word replaces an earlier
+        one of the same moment.
 
-        The moment must be the same for all ranks of the packages, and their parts add up to 1.
+        The moment must be the same for all ranks of the packages, and their parts add up to 1, or
+        all be `BY_TIME`.
         """
+        if self._claims[-1].since_ns == since_ns:
+            self._claims.pop()
         self._claims.append(Claim(since_ns, part))
 
-    def _claimed_parts(self, begin_ns: int, end_ns: int) -> list[tuple[int, int, float]]:
-        """Stretches of constant part, in a gang."""
+    def claim_as_usual(self, since_ns: int) -> None:
+        """In a gang: the ranks are between two blocks, and all get the same."""
+        self.claim(since_ns, self._usual)
+
+    def _claimed_parts(self, begin_ns: int, end_ns: int) -> list[tuple[int, int, float | None]]:
+        """Stretches of constant part."""
         inside = [claim for claim in self._claims if begin_ns < claim.since_ns < end_ns]
         before = [claim for claim in self._claims if claim.since_ns <= begin_ns]
         cuts = [Claim(begin_ns, before[-1].part), *inside, Claim(end_ns, 0.0)]
@@ -249,15 +270,16 @@ class RankMeter:
         CounterUnavailable
             If it is not known.
         """
-        if self.mode == GANG:
-            return sum(
-                part * (self._follower.drawn_j(begin, end) - self._idle_j(begin, end))
-                for begin, end, part in self._claimed_parts(begin_ns, end_ns)
-            )
-        if self._no_share is not None:
-            raise CounterUnavailable(self._no_share)
-        self._follower.drawn_j(begin_ns, end_ns)  # Whether it is known at all.
-        return (self._shared_uj(end_ns) - self._shared_uj(begin_ns)) / 1e6
+        dynamic_j = 0.0
+        for begin, end, part in self._claimed_parts(begin_ns, end_ns):
+            drawn_j = self._follower.drawn_j(begin, end)
+            if part is not BY_TIME:
+                dynamic_j += part * (drawn_j - self._idle_j(begin, end))
+                continue
+            if self._no_share is not None:
+                raise CounterUnavailable(self._no_share)
+            dynamic_j += (self._shared_uj(end) - self._shared_uj(begin)) / 1e6
+        return dynamic_j
 
     def _shared_uj(self, stamp_ns: int) -> float:
         stamps, shares = self._stamps_ns, self._shares_uj
@@ -274,35 +296,56 @@ class RankMeter:
 
     def open_account(self, stamp_ns: int) -> None:
         """Begin to count `claimed_j` at a moment."""
-        self.claimed_j = 0.0 if self._wait_for(stamp_ns) else None
+        self.claimed_j = self.spare_j = 0.0 if self._wait_for(stamp_ns) else None
         self._settled_ns = stamp_ns
         self._opened = self._follower.newest_look if self._follower else None
 
     def close_account(self, stamp_ns: int) -> None:
         """Count `claimed_j` up to a moment."""
         if self._wait_for(stamp_ns):
-            self._settle_until(stamp_ns)
+            self._settle_until(stamp_ns, ())
         else:
-            self.claimed_j = None
+            self.claimed_j = self.spare_j = None
 
-    def settle(self) -> None:
-        """Count `claimed_j` up to the newest row, and forget the rows before it."""
+    def settle(self, stretches: Sequence[Stretch] = ()) -> None:
+        """Count `claimed_j` and `spare_j` up to the newest row, and forget the rows before it.
+
+        Parameters
+        ----------
+        stretches : what runs were given since the last time.
+        """
         if self._follower is not None:
             self._follower.follow()
-            self._settle_until(self._follower.newest_ns)
+            self._settle_until(self._follower.newest_ns, stretches)
 
-    def _settle_until(self, stamp_ns: int) -> None:
+    def follow(self) -> None:
+        """Look what is new, while this rank waits: the board keeps it for some minutes only."""
+        if self._follower is not None:
+            self._follower.follow()
+
+    def _settle_until(self, stamp_ns: int, stretches: Sequence[Stretch]) -> None:
         if self.claimed_j is not None and stamp_ns > self._settled_ns:
             try:
                 self.claimed_j += self._dynamic_j(self._settled_ns, stamp_ns)
+                self.spare_j += self._spare_j(self._settled_ns, stamp_ns, stretches)
             except CounterUnavailable:
-                self.claimed_j = None
+                self.claimed_j = self.spare_j = None
             self._settled_ns = stamp_ns
         self._follower.forget_before(stamp_ns)
         i = max(bisect_right(self._stamps_ns, stamp_ns) - 1, 0)
         del self._stamps_ns[:i], self._shares_uj[:i]
         j = max(bisect_right(self._claims, stamp_ns, key=lambda claim: claim.since_ns) - 1, 0)
         del self._claims[:j]
+
+    def _spare_j(self, begin_ns: int, end_ns: int, stretches: Sequence[Stretch]) -> float:
+        """This rank's part that no run was given, stretch by stretch."""
+        cuts = {begin_ns, end_ns, *(s.begin_ns for s in stretches), *(s.end_ns for s in stretches)}
+        spare_j = 0.0
+        for begin, end in pairwise(sorted(cut for cut in cuts if begin_ns <= cut <= end_ns)):
+            given = sum(s.weight for s in stretches if s.begin_ns <= begin and end <= s.end_ns)
+            if abs(1.0 - given) > 1e-9:
+                spare_j += (1.0 - given) * self._dynamic_j(begin, end)
+        return spare_j
 
     @property
     def foreign_load_of_account(self) -> float | None:
@@ -323,38 +366,44 @@ class RankMeter:
             dynamic_j = self._dynamic_j(begin_ns, end_ns)
         except CounterUnavailable as failure:
             return unavailable_energy(str(failure))
-        part, n_ranks = 1 / self.n_ranks, self.n_ranks
-        if self.mode == GANG:
-            parts = self._claimed_parts(begin_ns, end_ns)
-            part = sum((end - begin) * each for begin, end, each in parts) / (end_ns - begin_ns)
-            n_ranks = round(1 / part) if part else self.n_ranks
+        parts = [
+            (end - begin, 1 / self.n_ranks if part is BY_TIME else part)
+            for begin, end, part in self._claimed_parts(begin_ns, end_ns)
+        ]
+        part = sum(length * each for length, each in parts) / (end_ns - begin_ns)
         idle_j = self._idle_j(begin_ns, end_ns) * part
         energy_j = dynamic_j + idle_j
+        n_ranks = round(1 / part) if part else self.n_ranks
         return replace(
             package,
             energy_j=energy_j,
+            quality=self._quality(package.quality, begin_ns, end_ns, n_ranks),
             resolution_j=package.resolution_j * abs(energy_j) / package.package_j,
             idle_j=None if self.idle_w is None else idle_j,
             n_ranks=n_ranks,
         )
 
     def package_j_between(self, begin_ns: int, end_ns: int) -> float | None:
-        """All that the packages have drawn; None where that is not known."""
-        return self._package_between(begin_ns, end_ns).energy_j
+        """All that the packages have drawn, in however short a time; None where it is not known."""
+        if not self._wait_for(end_ns):
+            return None
+        try:
+            return self._follower.drawn_j(begin_ns, end_ns)
+        except CounterUnavailable:
+            return None
 
     def _package_between(self, begin_ns: int, end_ns: int) -> Energy:
         if self._unread is not None:
             return unavailable_energy(self._unread)
-        return self._follower.between(begin_ns, end_ns, self._quality(), self.n_ranks)
+        return self._follower.between(begin_ns, end_ns)
 
-    def _quality(self) -> str:
-        if self._counters.is_simulated:
-            return "simulated"
-        if self._counters.is_virtual:
-            return "modelled"
-        if self.n_ranks == 1:
-            return "measured"
-        return "measured_shared" if self.mode == SHARED else "measured_divided"
+    def _quality(self, of_package: str, begin_ns: int, end_ns: int, n_ranks: int) -> str:
+        """What a part is worth, if the whole is worth that."""
+        if n_ranks == 1 or of_package not in ("measured", "interpolated"):
+            return of_package
+        if any(part is BY_TIME for *_, part in self._claimed_parts(begin_ns, end_ns)):
+            return "measured_shared"
+        return "measured_divided" if of_package == "measured" else of_package
 
     def along(self, regions: Sequence[Region]) -> list[Energy]:
         """This rank's part of each of the regions of a run, however short.

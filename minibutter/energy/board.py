@@ -76,6 +76,11 @@ class BoardWriter:
     Attributes
     ----------
     folder : where others open it, until `hide`.
+
+    Raises
+    ------
+    OSError
+        If there is no room for it.
     """
 
     def __init__(self, n_domains: int, n_ranks: int) -> None:
@@ -84,12 +89,16 @@ class BoardWriter:
         where = memory if os.access(memory, os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="minibutter-energy-", dir=where))
         self._n_rows = self._events_size = 0
-        self._samples = os.open(self.folder / "samples", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        self._events = os.open(self.folder / "events", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        os.mkfifo(self.folder / "bell")
-        # Open for writing, too: a pipe without writers would always be ready to be read.
-        self._bell = os.open(self.folder / "bell", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._write_header()
+        try:
+            self._samples = os.open(self.folder / "samples", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+            self._events = os.open(self.folder / "events", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+            os.mkfifo(self.folder / "bell")
+            # Open for writing, too: a pipe without writers would always be ready to be read.
+            self._bell = os.open(self.folder / "bell", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._write_header()
+        except OSError:
+            self.hide()
+            raise
 
     def write(self, row: Row) -> None:
         """Add a sample."""
@@ -98,10 +107,11 @@ class BoardWriter:
         self._write_header()
 
     def tell(self, event: dict[str, Any]) -> None:
-        """Add an event; it is seen with the next row."""
+        """Add an event."""
         line = json.dumps(event).encode() + b"\n"
         os.pwrite(self._events, line, self._events_size)
         self._events_size += len(line)
+        self._write_header()
 
     def _write_header(self) -> None:
         os.pwrite(self._samples, _HEADER.pack(self._n_rows, self._events_size), 0)
@@ -173,7 +183,9 @@ class BoardReader:
         self._n_seen = n_rows
         for number in range(first, n_rows):
             data = os.pread(samples, self._layout.size, self._layout.offset(number))
-            yield self._layout.unpack(data)
+            n_now, _ = _HEADER.unpack(os.pread(samples, _HEADER.size, 0))
+            if n_now - number < CAPACITY:  # Else the writer has come round, and it may be newer.
+                yield self._layout.unpack(data)
 
     def ring(self) -> None:
         """Ask for a sample now.

@@ -12,8 +12,8 @@ from minibutter.energy.board import UNREAD, BoardGone, BoardReader, Row
 from minibutter.energy.quantity import Energy, unavailable_energy
 from minibutter.energy.reader import NodeCounters
 from minibutter.energy.regions import MIN_TICKS, moving, too_short
-from minibutter.energy.series import TICK_NS, Series
-from minibutter.energy.source import CounterUnavailable
+from minibutter.energy.series import LONGEST_TICK_NS, TICK_NS, Series
+from minibutter.energy.source import CounterUnavailable, quality_of
 
 PATIENCE_S = 10.0
 """So long a rank waits for a reading before it says that nobody reads."""
@@ -34,7 +34,7 @@ class Follower:
     Attributes
     ----------
     newest_ns : stamp of the newest row.
-    problem : why nothing more can be read; None while all is well.
+    problem : why nothing more can be read, until it can; None while all is well.
     cpu_s : processor time that following has taken.
     """
 
@@ -51,7 +51,7 @@ class Follower:
         self._failures: dict[int, str] = {}
         self._change: tuple[str | None, int] = (None, 0)
         self._foreign: list[tuple[int, int]] = []
-        self.newest_ns = 0
+        self.newest_ns = self._given_up_ns = 0
         self.cpu_s = 0.0
         self._board: BoardReader | None = None
         self.problem: str | None = None
@@ -96,21 +96,26 @@ class Follower:
         self.follow()
         if self.newest_ns >= stamp_ns:
             return True
-        if self._board is None or self.problem is not None:
+        if self._board is None or (
+            self.problem is not None and self.newest_ns <= self._given_up_ns
+        ):
             return False
+        self.problem = None
         deadline_s = time.monotonic() + PATIENCE_S
         try:
             self._board.ring()
             while self.newest_ns < stamp_ns:
-                if time.monotonic() > deadline_s:
+                is_late = time.monotonic() > deadline_s
+                time.sleep(_NAP_S)
+                self.follow()
+                # It may be this rank that was suspended: there was one more look.
+                if is_late and self.newest_ns < stamp_ns:
                     raise BoardGone(
                         f"rank {self._counters.reader_rank}, which reads the counters, has not "
                         f"answered for {PATIENCE_S:.0f} s"
                     )
-                time.sleep(_NAP_S)
-                self.follow()
         except BoardGone as error:
-            self.problem = str(error)
+            self.problem, self._given_up_ns = str(error), self.newest_ns
             return False
         return True
 
@@ -147,14 +152,9 @@ class Follower:
     # -----------------------------------------------------------------------------------------
     # Asking
 
-    def between(self, begin_ns: int, end_ns: int, quality: str, n_ranks: int) -> Energy:
-        """All that the packages have drawn, or why that is not known.
-
-        Parameters
-        ----------
-        begin_ns, end_ns : moments of the reader's clock.
-        quality, n_ranks : of the answer, see `Energy`.
-        """
+    def between(self, begin_ns: int, end_ns: int) -> Energy:
+        """All that the packages have drawn between two moments of the reader's clock, or why that
+        is not known; as if one rank had it all."""
         problem = too_short(end_ns - begin_ns, self.shortest_ns)
         if problem is not None:
             return unavailable_energy(problem)
@@ -169,13 +169,14 @@ class Follower:
         except CounterUnavailable as failure:
             return unavailable_energy(str(failure))
         energy_j = sum(stretch.energy_uj for stretch in stretches) / 1e6
+        is_sampled = all(stretch.is_sampled for stretch in stretches)
         return Energy(
             energy_j=energy_j,
             source=self._counters.source,
-            quality=quality,
+            quality=quality_of(self._counters, "measured" if is_sampled else "interpolated"),
             resolution_j=sum(stretch.uncertainty_uj for stretch in stretches) / 1e6,
             package_j=energy_j,
-            n_ranks=n_ranks,
+            n_ranks=1,
         )
 
     def drawn_j(self, begin_ns: int, end_ns: int) -> float:
@@ -186,7 +187,9 @@ class Follower:
         CounterUnavailable
             If it is not known.
         """
-        return sum(s.between(begin_ns, end_ns).energy_uj for s in self._series) / 1e6
+        # A counter may stand still for a tick, and not for longer.
+        ask = moving if end_ns - begin_ns > LONGEST_TICK_NS else Series.between
+        return sum(ask(series, begin_ns, end_ns).energy_uj for series in self._series) / 1e6
 
     def foreign_load(self, begin_ns: int, end_ns: int) -> float | None:
         """Part of the node's processor time that others than its ranks took, of 1.

@@ -18,7 +18,7 @@ from minibutter.energy.regions import MIN_TICKS, Region, along, moving, too_shor
 from minibutter.energy.sampler import Owner, Sampler
 from minibutter.energy.series import TICK_NS, Series, Stretch
 from minibutter.energy.simulated import SimulatedMachine
-from minibutter.energy.source import CounterUnavailable, Domain, Source
+from minibutter.energy.source import CounterUnavailable, Domain, Source, quality_of
 
 
 class Meter:
@@ -278,10 +278,3 @@ def describe_source(source: Source) -> str:
     has_dram = any(d.is_summed and d.name.endswith("/dram") for d in source.domains)
     label = f"{source.name}:package{'+dram' if has_dram else ''}"
     return f"{label}, virtual machine" if source.is_virtual else label
-
-
-def quality_of(source: Source, measured: str) -> str:
-    """What an energy is worth: as `measured` says, unless the counters are a model's."""
-    if source.is_simulated:
-        return "simulated"
-    return "modelled" if source.is_virtual else measured

@@ -64,7 +64,7 @@ def open_meter(
 
 def open_reader(
     packages: Sequence[int | None],
-    processes: Sequence[int],
+    processes: Sequence[int | None],
     reader_rank: int,
     root: Path | None = None,
     *,
@@ -75,7 +75,7 @@ def open_reader(
 
     Parameters
     ----------
-    packages : of every rank, see `placement`. processes : their numbers.
+    packages, processes : of every rank, see `NodeReader`.
     reader_rank : this rank's number in the job.
     root, clock, files : as for `open_meter`.
     """
@@ -86,7 +86,16 @@ def open_reader(
     except CounterUnavailable as failure:
         return str(failure)
     boot_clock = _boot_clock(clock, machine)
-    return NodeReader(source, packages, processes, reader_rank, clock=clock, boot_clock=boot_clock)
+    try:
+        return NodeReader(
+            source, packages, processes, reader_rank, clock=clock, boot_clock=boot_clock
+        )
+    except OSError as error:
+        source.close()
+        return (
+            f"ranks of this node cannot share what is read ({error.strerror}: {error.filename}); "
+            "make room in /dev/shm, or set TMPDIR to a folder of this node"
+        )
 
 
 def open_rank_meter(

@@ -5,8 +5,13 @@ each gets a core of its own, those of a package first, if there are enough: a ra
 between packages can be told no package's energy, and two on one core are no gang.
 """
 
-from collections.abc import Sequence
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from minibutter.energy.sysfs import format_cpus
 from minibutter.energy.topology import Cpu, Topology
@@ -65,6 +70,32 @@ def choose_cpus(topology: Topology, n_ranks: int) -> tuple[int, ...] | None:
     if len(first_threads) < n_ranks:
         return None
     return tuple(cpu.number for cpu in first_threads[:n_ranks])
+
+
+@contextmanager
+def claim_core(cpu: int) -> Iterator[bool]:
+    """Keep other jobs of this node from binding a rank to a processor; whether it was free.
+
+    A lock on a file in memory, which ends with the process however it ends.
+    """
+    memory = Path("/dev/shm")
+    folder = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    try:
+        descriptor = os.open(
+            folder / f"minibutter-cpu-{cpu}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+        )
+    except OSError:
+        yield False  # Another user's.
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def gang_problem(placements: Sequence[Placement]) -> str | None:

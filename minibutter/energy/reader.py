@@ -9,6 +9,7 @@ the ranks have taken of the machine's processor time. What a rank makes of it st
 It is a thread, not a process: kernels release the interpreter's lock, and so do its own sleeps.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -71,6 +72,14 @@ def read_process_cpu_ns(process: int) -> int:
     return time.clock_gettime_ns(~process << 3 | 2)
 
 
+def process_name() -> tuple[int, int | None]:
+    """Number of this process, and in which namespace it counts; None where that is not told."""
+    try:
+        return os.getpid(), Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return os.getpid(), None
+
+
 def read_busy(root: Path = Path("/")) -> tuple[int, int] | None:
     """Processor time that the whole machine has spent on anything, in nanoseconds, and the number
     of its processors; None where `/proc/stat` does not tell.
@@ -93,7 +102,8 @@ class NodeReader:
     ----------
     source : the counters; closed with the reader.
     packages : of every rank, see `NodeCounters`.
-    processes : number of the process of every rank.
+    processes : number of the process of every rank; None where it runs in another namespace, in
+        which numbers mean others.
     reader_rank : this rank's number in the job.
     clock, boot_clock : as for `Sampler`.
     process_cpu_ns, busy : how processor times are read.
@@ -107,7 +117,7 @@ class NodeReader:
         self,
         source: Source,
         packages: Sequence[int | None],
-        processes: Sequence[int],
+        processes: Sequence[int | None],
         reader_rank: int = 0,
         *,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -120,6 +130,7 @@ class NodeReader:
         self._process_cpu_ns, self._busy = process_cpu_ns, busy
         self._foreign_from_ns: int | None = None
         self._is_closed = False
+        self._failures: dict[str, str] = {}
         self._foreign_stamp_ns = self._foreign_ns = 0
         self._board = BoardWriter(len(domains), len(self._processes))
         self._sampler = Sampler(source, self, clock=clock, boot_clock=boot_clock)
@@ -152,8 +163,9 @@ class NodeReader:
             for i, value in enumerate(values)
             if isinstance(value, CounterUnavailable)
         }
-        if failures:
+        if failures != self._failures:
             self._board.tell({"stamp_ns": stamp_ns, "failures": failures})
+            self._failures = failures
         cpu_ns = tuple(map(self._cpu_ns, self._processes))
         if stamp_ns - self._foreign_stamp_ns >= _LOOK_AROUND_NS:
             self._look_around(stamp_ns, cpu_ns)
@@ -202,7 +214,9 @@ class NodeReader:
             if rung:
                 is_closed.wait(SHORTEST_PERIOD_S)
 
-    def _cpu_ns(self, process: int) -> int:
+    def _cpu_ns(self, process: int | None) -> int:
+        if process is None:
+            return UNREAD
         try:
             return self._process_cpu_ns(process)
         except OSError:

@@ -130,13 +130,19 @@ class Sampler:
             self._sink.add_break(self.newest_ns, stamp_ns, reason)
 
     def beat(self) -> None:
-        """Read everything, and look whether the machine has changed."""
-        stamp_ns = self.sample(len(self.source.domains))
-        with self.lock:
-            if self._is_closed.is_set():
-                return
-            self._sink.set_change(self.source.check(), self._checked_ns, stamp_ns)
-            self._checked_ns = stamp_ns
+        """Look whether the machine has changed, and read everything.
+
+        In this order: who sees the sample must know of the change.
+        """
+        if self._is_closed.is_set():
+            return
+        try:
+            with self.lock:
+                now_ns = max(self._clock(), self.newest_ns)
+                self._sink.set_change(self.source.check(), self._checked_ns, now_ns)
+                self._checked_ns = now_ns
+        finally:
+            self.sample(len(self.source.domains))
 
     def start(self, live: Callable[[threading.Event], None] | None = None) -> None:
         """Let a thread of the background take care of what must not be missed.

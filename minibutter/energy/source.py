@@ -84,3 +84,17 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give files back."""
+
+
+class Kind(Protocol):
+    """Where counters come from: a `Source`, or what is known of one elsewhere."""
+
+    is_simulated: bool
+    is_virtual: bool
+
+
+def quality_of(counters: Kind, measured: str) -> str:
+    """What an energy is worth: as `measured` says, unless a model or a host made it up."""
+    if counters.is_simulated:
+        return "simulated"
+    return "modelled" if counters.is_virtual else measured

@@ -7,8 +7,8 @@ Three ways to a run's joules, from the packages' (`energy.attribution` says what
 * *gang*: the ranks of a package train repetitions of one experiment, between two meetings.
 
 Where shared or gang is asked for by name, all ranks sleep for a while before and after, so that the
-idle power is known; ranks that no launcher has bound get a core each; and what became of all joules
-is accounted for at the end.
+idle power is known, and ranks of a gang that no launcher has bound get a core each. What became of
+all joules of a node is accounted for at the end.
 """
 
 import os
@@ -17,17 +17,22 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
-from typing import Any
 
 from minibutter.energy import open_meter, open_rank_meter, open_reader
 from minibutter.energy.account import NodeAccount, RankShare, balance
-from minibutter.energy.attribution import GANG, SHARED, RankMeter, watch
+from minibutter.energy.attribution import GANG, SHARED, RankMeter, Stretch, watch
 from minibutter.energy.environment import read_boot_id
 from minibutter.energy.meter import Meter
 from minibutter.energy.opening import find_root
-from minibutter.energy.placement import choose_cpus, find_placement, gang_problem
-from minibutter.energy.reader import NodeReader
+from minibutter.energy.placement import (
+    choose_cpus,
+    claim_core,
+    find_placement,
+    gang_problem,
+)
+from minibutter.energy.reader import NodeCounters, NodeReader, process_name
 from minibutter.energy.topology import read_topology
+from minibutter.launch.gang import Gang, Training
 from minibutter.launch.ranks import Alone, Circle, LaunchRefused, Team
 from minibutter.runs import RunResult
 
@@ -37,9 +42,6 @@ ENERGY_MODES = (AUTO, SHARED, GANG)
 IDLE_S = 10.0
 """Seconds of sleep that tell the idle power, before and after."""
 
-MAX_SPREAD = 0.05
-"""A gang whose ranks end further apart, as a part of the run, is none: its equal parts are off."""
-
 
 class Node(AbstractContextManager):
     """What this rank and the others of its node do about energy; closed at the end.
@@ -47,7 +49,7 @@ class Node(AbstractContextManager):
     Parameters
     ----------
     ranks : of the job.
-    mode : `auto`, `shared` or `gang`; `auto` is alone, or shared without sleep or account.
+    mode : `auto`, `shared` or `gang`; `auto` is alone, or shared without sleep.
     idle_s : seconds of sleep before and after; in `auto` none.
 
     Attributes
@@ -63,12 +65,11 @@ class Node(AbstractContextManager):
         self._circle, self._rank = ranks.node, ranks.rank
         self._is_asked_for = mode != AUTO
         self._idle_s = idle_s if self._is_asked_for else 0.0
-        self.gang, self.notes = Circle(), []
+        self.gang, self.notes = Gang(Circle()), []
         self._reader: NodeReader | None = None
         self._watchers: list[RankMeter] = []
-        self._attributed_j: float | None = 0.0
+        self._attributed_j, self._n_unknown = 0.0, 0
         self._begun_ns = 0
-        self._problem: str | None = None
         self._ranks: list[int] = [self._rank]
         self._resources = ExitStack()
         self.meter: Meter | RankMeter
@@ -76,28 +77,32 @@ class Node(AbstractContextManager):
             self.meter = self._resources.enter_context(open_meter())
         else:
             self._mode = SHARED if mode == AUTO else mode
-            self._open()
+            try:
+                self._open()
+            except BaseException:
+                self._resources.close()
+                raise
 
     def _open(self) -> None:
-        if self._is_asked_for:
+        if self._mode == GANG:
             self._bind()
         self._ranks = self._circle.meet(self._rank)
         root = find_root()
         affinity = os.sched_getaffinity(0)
         placements = self._circle.meet(find_placement(read_topology(root, affinity)))
         # Cores are the machine's own, also where a simulated one stands for its counters.
-        self._problem = gang_problem(self._circle.meet(find_placement(read_topology())))
+        problem = gang_problem(self._circle.meet(find_placement(read_topology())))
         packages = [placement.package for placement in placements]
+        names = self._circle.meet(process_name())
+        counters: NodeCounters | str | None = None
         if self._circle.rank == 0:
-            processes = self._circle.meet(os.getpid())
+            # Of another namespace than the reader's, a number means another process.
+            processes = [number if space == names[0][1] else None for number, space in names]
             reader = open_reader(packages, processes, self._rank)
             counters = reader if isinstance(reader, str) else reader.counters
             if isinstance(reader, NodeReader):
                 self._reader = reader
                 self._resources.callback(reader.close)
-        else:
-            self._circle.meet(os.getpid())
-            counters = None
         counters = self._circle.meet(counters)[0]
         # The same on all ranks of the node, so that all go to the same meetings.
         self._is_read = not isinstance(counters, str)
@@ -114,18 +119,26 @@ class Node(AbstractContextManager):
         if self._reader is not None:
             self._reader.hide()
         if self._mode == GANG:
-            self.gang = self._circle.split(meter.package)
-            if self._problem is not None and self._circle.size > 1:
-                self.notes.append(f"energy: no true gang: {self._problem}")
+            self.gang = Gang(self._circle.split(meter.package), meter, problem)
+            if problem is not None and self._circle.size > 1:
+                self.notes.append(f"energy: no true gang: {problem}")
 
     def _bind(self) -> None:
-        """A core for each rank of the node, unless the launcher has bound them."""
-        masks = self._circle.meet(frozenset(os.sched_getaffinity(0)))
-        if len(set(masks)) > 1:
+        """A core for each rank of the node, unless the launcher has bound them, or another job has
+        the core: two jobs that bind alike would share one and leave the next one idle."""
+        mask = frozenset(os.sched_getaffinity(0))
+        if len(set(self._circle.meet(mask))) > 1:
             return
         cpus = choose_cpus(read_topology(), self._circle.size)
-        if cpus is not None:
-            os.sched_setaffinity(0, {cpus[self._circle.rank]})
+        if cpus is None:
+            return
+        cpu = cpus[self._circle.rank]
+        lock = self._resources.enter_context(claim_core(cpu))
+        if not all(self._circle.meet(lock)):
+            self.notes.append("energy: ranks have no core of their own: another job has bound some")
+            return
+        os.sched_setaffinity(0, {cpu})
+        self._resources.callback(os.sched_setaffinity, 0, mask)
 
     def __exit__(self, *exception: object) -> None:
         self._resources.close()
@@ -147,87 +160,63 @@ class Node(AbstractContextManager):
         for meter in (self.meter, *self._watchers):
             meter.open_account(self._begun_ns)
 
-    def train_together(
-        self,
-        train: Callable[[Callable[[], None]], list[RunResult]] | None,
-        n_members: int,
-        meanwhile: Callable[[], None],
-    ) -> list[RunResult]:
-        """Train this rank's part of a block between two meetings of its gang.
+    def train(self, train: Training | None, meanwhile: Callable[[], None]) -> list[RunResult]:
+        """Train this rank's part of a block of its gang, and keep account of the energy.
 
         Parameters
         ----------
-        train : trains it, and calls what it is given when it is about to; None where the block has
-            no part for this rank.
-        n_members : ranks that have a part.
-        meanwhile : called now and then while this rank waits for the others.
+        train, meanwhile : as for `Gang.train`.
         """
-        for watcher in self._watchers:
-            watcher.settle()
-        if self.gang.size == 1 and n_members == 1:
-            results = train(lambda: None)
-            self._book(results)
-            return results
-        has_begun = False
 
-        def begin() -> None:
-            """Meet once: not again where repetitions are trained one by one, and also where all
-            have failed before they were trained."""
-            nonlocal has_begun
-            if not has_begun:
-                has_begun = True
-                begun_ns = max(self.gang.meet(time.monotonic_ns(), meanwhile))
-                self.meter.claim(begun_ns, 0.0 if train is None else 1 / n_members)
+        def wait() -> None:
+            self.follow()
+            meanwhile()
 
-        results = [] if train is None else train(begin)
-        begin()
-        own = [result.run["ended_ns"] or time.monotonic_ns() for result in results]
-        finishes = [f for f in self.gang.meet(max(own, default=None), meanwhile) if f is not None]
-        first_ns, last_ns = min(finishes), max(finishes)
-        # The same moment on every rank, and later than any of its work.
-        ended_ns = max(self.gang.meet(time.monotonic_ns(), meanwhile))
-        self.meter.claim(ended_ns, 1 / self.gang.size)
-        tail_j = self.meter.package_j_between(first_ns, last_ns) if last_ns > first_ns else 0.0
-        for result in results:
-            self._judge(result.run, (last_ns - first_ns) / 1e9, tail_j)
-        self._book(results)
+        results = self.gang.train(train, wait)
+        if isinstance(self.meter, RankMeter):
+            self.meter.settle(self._book(results))
+            self.follow()
         return results
 
-    def _judge(self, run: dict[str, Any], spread_s: float, tail_j: float | None) -> None:
-        """What the ends of a gang say about the energies of its runs."""
-        if run["energy_j"] is None:
-            return
-        run["finish_spread_s"], run["energy_tail_j"] = spread_s, tail_j
-        duration_s = (run["ended_ns"] - run["begun_ns"]) / 1e9
-        is_gang = self._problem is None and spread_s <= MAX_SPREAD * duration_s
-        if run["energy_quality"] == "measured_divided" and not is_gang:
-            run["energy_quality"] = "measured_shared"
+    def follow(self) -> None:
+        """To be called now and then while this rank does something else, or waits: what is read
+        for the node is kept for some minutes only."""
+        if isinstance(self.meter, RankMeter):
+            self.meter.follow()
+            if self._mode == SHARED:
+                self.meter.settle()  # In a gang, what a block is worth shows at its end.
+            for watcher in self._watchers:
+                watcher.settle()
 
-    def _book(self, results: list[RunResult]) -> None:
-        for result in results:
-            run = result.run
-            if run["status"] == "failed":
-                continue
+    def _book(self, results: list[RunResult]) -> list[Stretch]:
+        """Note what runs were given, and of which stretches of time."""
+        stretches = []
+        for run in (result.run for result in results if result.run["status"] != "failed"):
             dynamic_j = run["energy_dynamic_j"]
             known_j = run["energy_j"] if dynamic_j is None else dynamic_j
-            if known_j is None or self._attributed_j is None:
-                self._attributed_j = None
-            else:
-                self._attributed_j += known_j
+            if known_j is None:
+                self._n_unknown += 1
+                continue
+            self._attributed_j += known_j
+            stretches.append(Stretch(run["begun_ns"], run["ended_ns"], 1 / run["lanes"]))
+        return stretches
 
     def end(self) -> NodeAccount | None:
         """Close the account, and measure the idle power again; the account on the reading rank.
 
         None on the other ranks, and where nothing was asked for or nothing can be read.
         """
-        if not isinstance(self.meter, RankMeter) or not self._is_read:
+        if not self._begun_ns or not self._is_read:
             return None
-        ended_ns = max(self._circle.meet(time.monotonic_ns()))
+
+        def wait() -> None:
+            for meter in (self.meter, *self._watchers):
+                meter.settle()
+
+        ended_ns = max(self._circle.meet(time.monotonic_ns(), wait))
         for meter in (self.meter, *self._watchers):
             meter.close_account(ended_ns)
-        share = RankShare(
-            self.meter.claimed_j, self._attributed_j, self.meter.package, self.meter.idle_w
-        )
+        share = RankShare(self._attributed_j, self.meter.spare_j, self._n_unknown)
         shares = self._circle.meet(share)
         load = self._watchers[0].foreign_load_of_account if self._watchers else None
         after = self._sleep() if self._idle_s else None

@@ -154,13 +154,17 @@ def _run_sweep(
     for dtype, kernel, tiling in _what_to_compile(job):
         compile_kernels(dtype, kernel, tiling)
     training_since_s = time.perf_counter()
-    node.begin()
+    if job.groups:
+        node.begin()
     _work_through(job.blocks[worker::n_workers], job, ranks, node, data_dir, look_around)
     if ranks.rank == 0:
         while not all(progress.is_done for progress in newest):
             time.sleep(NAP_S)
             look_around(newest[0])
-    accounts = [account for account in ranks.everybody.meet(node.end()) if account is not None]
+            node.follow()
+    told = ranks.everybody.meet((node.end(), node.notes))
+    accounts = [account for account, _ in told if account is not None]
+    notes = list(dict.fromkeys(note for _, notes in told for note in notes))
     if ranks.rank != 0:
         ranks.part()
         return None
@@ -175,7 +179,7 @@ def _run_sweep(
         experiments=experiments,
         runs=store.read_runs(job.out),
         accounts=accounts,
-        notes=node.notes,
+        notes=notes,
     )
     reporter.end(outcome)
     ranks.part()
@@ -221,6 +225,14 @@ class _Tracker:
         )
         self._writer.flush_if_due()
         self._pass_on(self.progress)
+
+    def on_waiting(self) -> None:
+        """This rank waits for others of its gang."""
+        now_s = time.perf_counter()
+        if now_s - self._last_s >= _SNAPSHOT_INTERVAL_S:
+            self._last_s = now_s
+            self._writer.flush_if_due()
+            self._pass_on(self.progress)
 
     def on_group(self, group: Group, results: list[RunResult]) -> None:
         """The runs of a group are over, one way or another."""
@@ -287,11 +299,7 @@ def _work_through(
         for block in blocks:
             has_part = node.gang.rank < len(block)
             group = block[node.gang.rank] if has_part else None
-            results = node.train_together(
-                partial(train, group) if has_part else None,
-                len(block),
-                lambda: pass_on(tracker.progress),
-            )
+            results = node.train(partial(train, group) if has_part else None, tracker.on_waiting)
             for result in results:
                 writer.add(result.run, result.epochs)
             if has_part:
