@@ -298,7 +298,7 @@ def test_fault_28_after_a_fork_the_child_has_no_meter_and_says_so(single):
             signal.alarm(20)  # If it waits for the lock after all, it must not for ever.
             status = 1
             try:
-                meter._lock.acquire(blocking=False)
+                meter._sampler.lock.acquire(blocking=False)
                 energy = meter.between(begin, meter.stamp())
                 meter.beat()
                 meter.forget_before(begin)
