@@ -16,7 +16,7 @@ pytestmark = pytest.mark.mpi
 MODEL = PowerModel(
     package_w=40.0,
     joules_per_flop=7e-10,
-    joules_per_byte={"l1": 5e-10, "l2": 1e-9, "l3": 8e-9, "dram": 2e-8},
+    joules_per_byte={"l1": 1e-9, "l2": 1e-9, "l3": 8e-9, "dram": 2e-8},
     tick_s=1e-3,
     jitter_s=1e-4,
 )
