@@ -14,6 +14,10 @@ from minibutter.sweeps.spec import SweepError
 
 AUTO = "auto"
 
+EXIT_TIME_IS_UP = 75
+"""Exit code of a sweep that ended in good order before it was done: start it again. EX_TEMPFAIL of
+sysexits.h."""
+
 _FORMS = (
     "2h, 90m, 1h30m, 02:00:00 (hours:minutes:seconds) or 1-12:00:00 (days before that), or auto, "
     "which asks the batch system"
