@@ -24,9 +24,6 @@ from minibutter.sweeps.spec import Checks, RunSpec, Sweep, SweepError
 
 BUTTER_BATCH_SIZE = 256
 
-_EPOCH_US = 50.0
-"""What an epoch costs however small the network is, in microseconds of a rank."""
-
 
 def _one_of(known: Any) -> Callable[[Any], None]:
     def check(value: Any) -> None:
@@ -123,11 +120,9 @@ class Experiment:
         0 where there is no network."""
         if self.network is None:
             return 0.0
+        n_evaluated = self.n_test + (self.n_train if self.spec.evaluate_train else 0)
         batch_size = min(self.spec.batch_size, self.n_train)
-        step_us = cost.step_us(self.network, batch_size, n_repetitions)
-        # A forward pass is a third of a step.
-        n_steps = self.n_train / batch_size + self.n_test / batch_size / 3
-        return _EPOCH_US + n_steps * step_us
+        return cost.epoch_us(self.network, self.n_train, n_evaluated, batch_size, n_repetitions)
 
     @property
     def flops_per_epoch(self) -> float:
