@@ -39,6 +39,14 @@ IdleSeconds = Annotated[
         help="Sleep before and after, which tells the idle power; with shared and gang.",
     ),
 ]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--time-limit",
+        help="End in good order before, with code 75: 2h, 90m, 02:00:00, or auto, which asks Slurm "
+        "or PBS.",
+    ),
+]
 Target = Annotated[str | None, typer.Option(help="Target column of a local file.")]
 Task = Annotated[str | None, typer.Option(help="regression or classification, for a local file.")]
 

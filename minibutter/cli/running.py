@@ -25,6 +25,7 @@ def run_and_show(
     lanes: str,
     energy: str,
     idle_s: float,
+    time_limit: str | None,
     as_json: bool,
 ) -> None:
     """Do what is missing of a sweep, show how it goes, and end with its exit code."""
@@ -39,14 +40,15 @@ def run_and_show(
             lanes=lanes,
             energy=energy,
             idle_s=idle_s,
+            time_limit=time_limit,
         )
     except KeyboardInterrupt:
         print(launch.INTERRUPTED, file=sys.stderr)
         raise typer.Exit(launch.EXIT_INTERRUPTED) from None
     finally:
         reporter.close()
-    if outcome is None:
-        return
+    if isinstance(outcome, int):
+        raise typer.Exit(outcome)
     if as_json:
         print_json(
             {

@@ -1,6 +1,15 @@
 """`minibutter sweep`: run, plan and list sweeps."""
 
-from minibutter.cli.options import DataDir, Energy, IdleSeconds, Json, Lanes, Out, SweepSource
+from minibutter.cli.options import (
+    DataDir,
+    Energy,
+    IdleSeconds,
+    Json,
+    Lanes,
+    Out,
+    SweepSource,
+    TimeLimit,
+)
 from minibutter.sweeps import QUICKSTART
 
 
@@ -11,6 +20,7 @@ def run(
     lanes: Lanes = "auto",
     energy: Energy = "auto",
     idle_seconds: IdleSeconds = 10.0,
+    time_limit: TimeLimit = None,
     as_json: Json = False,
 ) -> None:
     """Do all runs of a sweep that are not done yet; `mpirun -n N` spreads them over ranks."""
@@ -19,7 +29,14 @@ def run(
     from minibutter.sweeps.spec import load_sweep
 
     run_and_show(
-        lambda: load_sweep(sweep, CHECKS), out, data_dir, lanes, energy, idle_seconds, as_json
+        lambda: load_sweep(sweep, CHECKS),
+        out,
+        data_dir,
+        lanes,
+        energy,
+        idle_seconds,
+        time_limit,
+        as_json,
     )
 
 

@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from minibutter.cli.options import DataDir, Energy, IdleSeconds, Json, Lanes, Out, Target, Task
+from minibutter.cli.options import (
+    DataDir,
+    Energy,
+    IdleSeconds,
+    Json,
+    Lanes,
+    Out,
+    Target,
+    Task,
+    TimeLimit,
+)
 
 
 def train(
@@ -58,6 +68,7 @@ def train(
     lanes: Lanes = "auto",
     energy: Energy = "auto",
     idle_seconds: IdleSeconds = 10.0,
+    time_limit: TimeLimit = None,
     as_json: Json = False,
 ) -> None:
     """Train one network, several times, and keep its ten metrics of every epoch.

@@ -41,8 +41,6 @@ class Job:
     out : directory of the results.
     experiments : by id.
     groups : the runs to do, those that take longest first.
-    blocks : the same groups, in what is granted at once: a group for a rank or, where the ranks of
-        a package are a gang, groups of the same size for as many of them as there are.
     n_done : runs that stood in the directory already.
     notes : what was found and mended in the directory.
     """
@@ -51,7 +49,6 @@ class Job:
     out: Path
     experiments: dict[str, Experiment]
     groups: tuple[Group, ...]
-    blocks: tuple[tuple[Group, ...], ...]
     n_done: int
     notes: tuple[str, ...]
 
@@ -126,16 +123,12 @@ def prepare_job(
         out=out,
         experiments=experiments,
         groups=tuple(Group(key, (r,)) for key, missing in pending.items() for r in missing),
-        blocks=(),
         n_done=sum(requested.values()) - sum(map(len, pending.values())),
         notes=tuple(notes),
     )
-    blocks = _pack(job, pending, n_ranks, lanes, gang_size)
-    # Python's sort is stable: blocks of equal cost keep the order of the file.
-    blocks.sort(key=lambda block: (job.work(block[0]), len(block)), reverse=True)
-    return replace(
-        job, groups=tuple(group for block in blocks for group in block), blocks=tuple(blocks)
-    )
+    groups = _pack(job, pending, n_ranks, lanes, gang_size)
+    # Python's sort is stable: groups of equal cost keep the order of the file.
+    return replace(job, groups=tuple(sorted(groups, key=job.work, reverse=True)))
 
 
 def _read_lanes(lanes: int | str) -> int | None:
@@ -156,40 +149,37 @@ def _pack(
     n_ranks: int,
     lanes: int | None,
     gang_size: int,
-) -> list[tuple[Group, ...]]:
-    """Blocks of the missing repetitions of every experiment.
+) -> list[Group]:
+    """Groups of the missing repetitions of every experiment.
 
     Only as many ranks are kept busy with one experiment as its part of the work is worth: the
     others have other experiments to train.
     """
     total = job.total_work
-    blocks = []
+    groups = []
     for key, missing in pending.items():
         experiment = job.experiments[key]
         alone = sum(job.work(Group(key, (repetition,))) for repetition in missing)
         ranks = math.ceil(n_ranks * alone / total - 1e-9) if total else 1
         size = _group_size(experiment, len(missing), max(ranks, gang_size), lanes)
-        blocks += _cut(key, missing, size, gang_size)
-    return blocks
+        groups += _cut(key, missing, size, gang_size)
+    return groups
 
 
-def _cut(key: str, missing: list[int], size: int, gang_size: int) -> list[tuple[Group, ...]]:
-    """Groups of at most `size` repetitions, `gang_size` of them a block.
+def _cut(key: str, missing: list[int], size: int, gang_size: int) -> list[Group]:
+    """Groups of at most `size` repetitions.
 
-    The groups of a gang are of one size, so that they end together; what is left over becomes a
-    block of smaller groups, and in the end one of fewer.
+    For a gang, as many as it has ranks are of one size, so that they end together; what is left
+    over becomes smaller groups.
     """
-    blocks = []
+    groups = []
     while missing:
         each = min(size, max(len(missing) // gang_size, 1)) if gang_size > 1 else size
         taken, missing = missing[: each * gang_size], missing[each * gang_size :]
-        blocks.append(
-            tuple(
-                Group(key, tuple(taken[start : start + each]))
-                for start in range(0, len(taken), each)
-            )
-        )
-    return blocks
+        groups += [
+            Group(key, tuple(taken[start : start + each])) for start in range(0, len(taken), each)
+        ]
+    return groups
 
 
 def _group_size(experiment: Experiment, n_pending: int, n_ranks: int, lanes: int | None) -> int:

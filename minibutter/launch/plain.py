@@ -10,7 +10,7 @@ from minibutter.experiments import CHECKS
 from minibutter.launch.job import AUTO, MAX_LANES, Job
 from minibutter.launch.node import ENERGY_MODES, IDLE_S
 from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
-from minibutter.launch.sweep import EXIT_DONE, EXIT_REFUSED, Outcome, run_sweep
+from minibutter.launch.sweep import EXIT_REFUSED, Outcome, run_sweep
 from minibutter.sweeps import QUICKSTART
 from minibutter.sweeps.spec import load_sweep
 
@@ -133,6 +133,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="sleep before and after, for the idle power; not in auto (default: %(default)s)",
     )
     parser.add_argument(
+        "--time-limit",
+        help="end in good order before, with code 75: 2h, 90m, 02:00:00, or auto, which asks Slurm "
+        "or PBS",
+    )
+    parser.add_argument(
         "--lanes",
         default=AUTO,
         help=f"repetitions to train together: 1 to {MAX_LANES}, or {AUTO}, which packs where it "
@@ -148,6 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
             lanes=options.lanes,
             energy=options.energy,
             idle_s=options.idle_seconds,
+            time_limit=options.time_limit,
         )
     except LaunchRefused as refusal:
         if str(refusal):
@@ -156,4 +162,4 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr, flush=True)
         return EXIT_INTERRUPTED
-    return EXIT_DONE if outcome is None else outcome.exit_code
+    return outcome if isinstance(outcome, int) else outcome.exit_code

@@ -51,6 +51,7 @@ class Progress:
     work : predicted cost of what is done, the current run's epochs included.
     current : what is being trained, for people.
     is_done : whether the rank has nothing left.
+    is_asked_to_stop : whether a signal has asked this rank to end early.
     """
 
     rank: int = 0
@@ -60,6 +61,7 @@ class Progress:
     work: float = 0.0
     current: str = ""
     is_done: bool = False
+    is_asked_to_stop: bool = False
 
 
 class Circle:
@@ -116,7 +118,7 @@ class _MpiCircle(Circle):
 class Alone:
     """One rank without MPI."""
 
-    rank, size = 0, 1
+    rank, size, has_threads = 0, 1, False
     everybody = node = Circle()
 
     def broadcast(self, value: Any) -> Any:
@@ -125,8 +127,14 @@ class Alone:
     def send_progress(self, progress: Progress) -> None:
         """There is nobody to tell."""
 
-    def receive_progress(self) -> Iterator[Progress]:
+    def receive_mail(self) -> Iterator[tuple[int, Any]]:
         return iter(())
+
+    def tell_to_stop(self) -> None:
+        """There is nobody to tell."""
+
+    def is_told_to_stop(self) -> bool:
+        return False
 
     def part(self) -> None:
         """There is nobody to wait for."""
@@ -143,7 +151,8 @@ class Team:
     everybody : all of them. node : those that run on the same kernel, whatever their containers.
     """
 
-    _PROGRESS_TAG, _FAREWELL_TAG, _READY_TAG = 1, 2, 3
+    _FAREWELL_TAG, _READY_TAG = 2, 3
+    _MAIL_TAG, _ANSWER_TAG, _STOP_TAG = 1, 4, 5
 
     def __init__(self) -> None:
         from mpi4py import MPI
@@ -152,9 +161,14 @@ class Team:
         self._comm = MPI.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
         _refuse_another_mpi(self.size, MPI.Get_library_version().split("\n")[0])
+        self.has_threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+        # Of its own: on rank 0 a thread reads it while the main thread meets others elsewhere.
+        self._mail = self._comm.Dup()
+        self._is_told = False
         self.everybody = _MpiCircle(self._comm.Dup())
         self.node = self.everybody.split(self._find_node())
         self._sends: list = []
+        self._answers: list = []
 
     def _find_node(self) -> Hashable:
         """What all ranks of this kernel have in common and no others.
@@ -181,12 +195,39 @@ class Team:
     def send_progress(self, progress: Progress) -> None:
         """Post a message to rank 0 without waiting for it to be read."""
         self._sends = [request for request in self._sends if not request.Test()]
-        self._sends.append(self._comm.isend(progress, dest=0, tag=self._PROGRESS_TAG))
+        self._sends.append(self._mail.isend(progress, dest=0, tag=self._MAIL_TAG))
 
-    def receive_progress(self) -> Iterator[Progress]:
-        """On rank 0: the messages that have come in."""
-        while self._comm.iprobe(tag=self._PROGRESS_TAG):
-            yield self._comm.recv(tag=self._PROGRESS_TAG)
+    def ask(self, question: tuple[Any, ...]) -> Any:
+        """Rank 0's answer to another rank's question; sleeps until it is there."""
+        self._sends.append(self._mail.isend(question, dest=0, tag=self._MAIL_TAG))
+        nap_s = SHORTEST_NAP_S
+        while not self._mail.iprobe(source=0, tag=self._ANSWER_TAG):
+            time.sleep(nap_s)
+            nap_s = min(1.5 * nap_s, NAP_S)
+        return self._mail.recv(source=0, tag=self._ANSWER_TAG)
+
+    def answer(self, rank: int, value: Any) -> None:
+        """On rank 0: answer a question."""
+        self._answers = [request for request in self._answers if not request.Test()]
+        self._answers.append(self._mail.isend(value, dest=rank, tag=self._ANSWER_TAG))
+
+    def receive_mail(self) -> Iterator[tuple[int, Any]]:
+        """On rank 0: who has written, and what."""
+        status = self._mpi.Status()
+        while self._mail.iprobe(tag=self._MAIL_TAG, status=status):
+            rank = status.source
+            yield rank, self._mail.recv(source=rank, tag=self._MAIL_TAG)
+
+    def tell_to_stop(self) -> None:
+        """On rank 0: ask all others to end at their next epoch."""
+        for rank in range(1, self.size):
+            self._answers.append(self._mail.isend(None, dest=rank, tag=self._STOP_TAG))
+
+    def is_told_to_stop(self) -> bool:
+        """Whether rank 0 has asked this one to end."""
+        if not self._is_told and self.rank != 0:
+            self._is_told = self._mail.iprobe(source=0, tag=self._STOP_TAG)
+        return self._is_told
 
     def part(self) -> None:
         """Sleep until rank 0 says that all is done, so that nobody spins in MPI_Finalize."""
@@ -199,6 +240,8 @@ class Team:
                 time.sleep(NAP_S)
             return
         self._await(self._FAREWELL_TAG)
+        if self.is_told_to_stop():
+            self._mail.recv(source=0, tag=self._STOP_TAG)
         self._mpi.Request.Waitall(self._sends)
 
     def abort(self, cause: BaseException) -> None:

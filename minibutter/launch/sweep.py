@@ -13,14 +13,17 @@ from threadpoolctl import threadpool_limits
 from minibutter import runs, store
 from minibutter.datasets import DatasetError
 from minibutter.energy.account import NodeAccount
+from minibutter.launch.dealer import Deal, Dealer
 from minibutter.launch.job import AUTO, Group, Job, prepare_job
 from minibutter.launch.node import IDLE_S, Node
 from minibutter.launch.ranks import NAP_S, Alone, LaunchRefused, Progress, Team, find_ranks
+from minibutter.launch.stopping import Stopping, read_limit
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.training import EpochRow, compile_kernels
 from minibutter.provenance import read_provenance
 from minibutter.runs import RunResult
 from minibutter.sweeps.spec import Sweep, SweepError
+from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
 EXIT_DONE, EXIT_REFUSED, EXIT_FAILED_RUNS = 0, 2, 3
 
@@ -39,6 +42,7 @@ class Outcome:
     experiments, runs : the summary and the `runs` table of the whole directory.
     accounts : what became of the energy of every node, where ranks shared it.
     notes : what people should know about that.
+    is_cut_short : whether time was up, or a signal came, before all was done.
     """
 
     job: Job
@@ -50,10 +54,13 @@ class Outcome:
     runs: pd.DataFrame = field(repr=False)
     accounts: list[NodeAccount]
     notes: list[str]
+    is_cut_short: bool
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when a run of the directory has failed."""
+        """75 when it is to be started again, 3 when a run of the directory has failed, or 0."""
+        if self.is_cut_short:
+            return EXIT_TIME_IS_UP
         return EXIT_FAILED_RUNS if (self.runs["status"] == "failed").any() else EXIT_DONE
 
 
@@ -82,7 +89,8 @@ def run_sweep(
     lanes: int | str = AUTO,
     energy: str = AUTO,
     idle_s: float = IDLE_S,
-) -> Outcome | None:
+    time_limit: str | None = None,
+) -> Outcome | int:
     """Do what is missing of a sweep, on all ranks of this launch.
 
     Parameters
@@ -95,10 +103,11 @@ def run_sweep(
     energy : how joules are found where ranks share a node, see `node`; cannot change a number
         either, but joules and seconds.
     idle_s : seconds of sleep before and after, for the idle power.
+    time_limit : end in good order before: a duration such as 2h, or auto; see `sweeps.timelimit`.
 
     Returns
     -------
-    The outcome on rank 0, None on the others.
+    The outcome on rank 0, the exit code on the others.
 
     Raises
     ------
@@ -107,8 +116,12 @@ def run_sweep(
     """
     ranks = find_ranks()
     try:
-        with Node(ranks, energy, idle_s) as node:
-            return _run_sweep(ranks, node, read_sweep, reporter, out, data_dir, lanes)
+        limit = read_limit(time_limit)
+    except SweepError as error:
+        raise LaunchRefused(str(error) if ranks.rank == 0 else "") from None
+    try:
+        with Stopping(limit) as stopping, Node(ranks, energy, idle_s) as node:
+            return _run_sweep(ranks, node, stopping, read_sweep, reporter, out, data_dir, lanes)
     except LaunchRefused:
         raise
     except BaseException as cause:
@@ -119,35 +132,24 @@ def run_sweep(
 def _run_sweep(
     ranks: Alone | Team,
     node: Node,
+    stopping: Stopping,
     read_sweep: Callable[[], Sweep],
     reporter: Reporter,
     out: Path | None,
     data_dir: Path | None,
     lanes: int | str,
-) -> Outcome | None:
+) -> Outcome | int:
     started_s = time.perf_counter()
-    worker, n_workers, gang_size = _find_workers(ranks, node)
+    worker, widths = _find_workers(ranks, node)
     decision: Job | LaunchRefused | None = None
     if ranks.rank == 0:
         try:
-            decision = prepare_job(read_sweep(), out, data_dir, ranks.size, lanes, gang_size)
+            decision = prepare_job(read_sweep(), out, data_dir, ranks.size, lanes, min(widths))
         except (SweepError, DatasetError, store.StoreError) as error:
             decision = LaunchRefused(str(error))
     job = ranks.broadcast(decision)
     if isinstance(job, LaunchRefused):
         raise job if ranks.rank == 0 else LaunchRefused()
-
-    newest = [Progress(rank) for rank in range(ranks.size)]
-
-    def look_around(own: Progress) -> None:
-        """Rank 0 reads its mail and shows what there is; the others write to it."""
-        if ranks.rank != 0:
-            ranks.send_progress(own)
-            return
-        newest[0] = own
-        for progress in ranks.receive_progress():
-            newest[progress.rank] = progress
-        reporter.update(newest, time.perf_counter() - training_since_s)
 
     if ranks.rank == 0:
         reporter.begin(job, ranks.size)
@@ -156,18 +158,28 @@ def _run_sweep(
     training_since_s = time.perf_counter()
     if job.groups:
         node.begin()
-    _work_through(job.blocks[worker::n_workers], job, ranks, node, data_dir, look_around)
-    if ranks.rank == 0:
-        while not all(progress.is_done for progress in newest):
+    if ranks.rank != 0:
+        desk = _Desk(worker, ranks, stopping)
+        _work_through(desk, job, ranks, node, data_dir)
+        ranks.everybody.meet((node.end(), node.notes))
+        code = ranks.everybody.meet()[0]
+        ranks.part()
+        return code
+
+    def show(newest: list[Progress]) -> None:
+        reporter.update(newest, time.perf_counter() - training_since_s)
+
+    with Dealer(job, widths, ranks, stopping, show) as dealer:
+        desk = _Desk(worker, ranks, stopping, dealer)
+        _work_through(desk, job, ranks, node, data_dir)
+        while not all(progress.is_done for progress in dealer.newest):
             time.sleep(NAP_S)
-            look_around(newest[0])
+            dealer.look()
             node.follow()
+    newest = dealer.newest
     told = ranks.everybody.meet((node.end(), node.notes))
     accounts = [account for account, _ in told if account is not None]
     notes = list(dict.fromkeys(note for _, notes in told for note in notes))
-    if ranks.rank != 0:
-        ranks.part()
-        return None
     store.write_accounts(job.out, [account.columns() for account in accounts])
     experiments, _ = store.write_summary(job.out)
     outcome = Outcome(
@@ -180,8 +192,10 @@ def _run_sweep(
         runs=store.read_runs(job.out),
         accounts=accounts,
         notes=notes,
+        is_cut_short=sum(progress.n_runs for progress in newest) < len(job.pending),
     )
     reporter.end(outcome)
+    ranks.everybody.meet(outcome.exit_code)
     ranks.part()
     return outcome
 
@@ -256,31 +270,62 @@ def _span(repetitions: Sequence[int]) -> str:
     return ",".join(map(str, repetitions))
 
 
-def _find_workers(ranks: Alone | Team, node: Node) -> tuple[int, int, int]:
-    """Number of this rank's gang, how many there are, and how many ranks the smallest has.
-
-    Without gangs, every rank is one.
-    """
+def _find_workers(ranks: Alone | Team, node: Node) -> tuple[int, tuple[int, ...]]:
+    """Number of this rank's gang, and how many ranks each has; without gangs, every rank is one."""
     leader = node.gang.meet(ranks.rank)[0]
     gangs = dict(ranks.everybody.meet((leader, node.gang.size)))
-    return sorted(gangs).index(leader), len(gangs), min(gangs.values())
+    leaders = sorted(gangs)
+    return leaders.index(leader), tuple(gangs[each] for each in leaders)
+
+
+class _Desk:
+    """Where a rank gets its work, says how far it is, and hears that it is to end.
+
+    Parameters
+    ----------
+    worker : number of this rank's gang.
+    dealer : on rank 0; the others write to it.
+    """
+
+    def __init__(
+        self, worker: int, ranks: Alone | Team, stopping: Stopping, dealer: Dealer | None = None
+    ) -> None:
+        self._worker, self._ranks = worker, ranks
+        self._stopping, self._dealer = stopping, dealer
+
+    def ask(self, n_done: int) -> Deal:
+        """The next groups, once so many of the last ones are done."""
+        if self._dealer is None:
+            return self._ranks.ask((self._worker, n_done))
+        if self._stopping.is_due:
+            self._dealer.stop()
+        return self._dealer.deal(self._worker, n_done)
+
+    def report(self, progress: Progress) -> None:
+        """Say how far this rank is."""
+        progress.is_asked_to_stop = self._stopping.is_asked
+        if self._dealer is None:
+            self._ranks.send_progress(progress)
+            return
+        if self._stopping.is_due:
+            self._dealer.stop()
+        self._dealer.update(progress)
+
+    def should_stop(self) -> bool:
+        """Whether to end at this epoch; asked between any two."""
+        return self._stopping.is_due or self._ranks.is_told_to_stop()
 
 
 def _work_through(
-    blocks: Sequence[tuple[Group, ...]],
-    job: Job,
-    ranks: Alone | Team,
-    node: Node,
-    data_dir: Path | None,
-    pass_on: Callable[[Progress], None],
+    desk: _Desk, job: Job, ranks: Alone | Team, node: Node, data_dir: Path | None
 ) -> None:
-    """Train this rank's part of the blocks of its gang, one after the other."""
+    """Train this rank's part of what its gang is dealt, until there is nothing more."""
     with (
         # One rank is one core; BLAS is loaded by now, with the kernels.
         threadpool_limits(1),
         store.ShardWriter(job.out, f"rank{ranks.rank}") as writer,
     ):
-        tracker = _Tracker(job, ranks.rank, writer, pass_on)
+        tracker = _Tracker(job, ranks.rank, writer, desk.report)
 
         def train(group: Group, on_ready: Callable[[], None]) -> list[RunResult]:
             return runs.execute_group(
@@ -296,12 +341,21 @@ def _work_through(
                 on_epoch=partial(tracker.on_epoch, group),
             )
 
-        for block in blocks:
-            has_part = node.gang.rank < len(block)
-            group = block[node.gang.rank] if has_part else None
-            results = node.train(partial(train, group) if has_part else None, tracker.on_waiting)
-            for result in results:
-                writer.add(result.run, result.epochs)
-            if has_part:
-                tracker.on_group(group, results)
+        n_done = 0
+        while blocks := _next_blocks(desk, node, n_done):
+            n_done = sum(map(len, blocks))
+            for block in blocks:
+                group = block[node.gang.rank] if node.gang.rank < len(block) else None
+                results = node.train(
+                    None if group is None else partial(train, group), tracker.on_waiting
+                )
+                for result in results:
+                    writer.add(result.run, result.epochs)
+                if group is not None:
+                    tracker.on_group(group, results)
     tracker.on_end()
+
+
+def _next_blocks(desk: _Desk, node: Node, n_done: int) -> tuple[tuple[Group, ...], ...]:
+    """What the first rank of the gang is dealt, on all of its ranks."""
+    return node.gang.meet(desk.ask(n_done).blocks if node.gang.rank == 0 else ())[0]
