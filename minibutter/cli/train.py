@@ -85,5 +85,6 @@ def train(
         lanes,
         energy,
         idle_seconds,
+        time_limit,
         as_json,
     )

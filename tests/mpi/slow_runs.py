@@ -1,0 +1,19 @@
+"""mpi_run.py whose runs take half a second longer each, and which says when the first is done."""
+
+import time
+from pathlib import Path
+
+from minibutter import launch, runs
+
+execute_group = runs.execute_group
+
+
+def execute_slowly(experiment, repetitions, **options):
+    results = execute_group(experiment, repetitions, **options)
+    Path("first-run-is-done").touch()
+    time.sleep(0.5)
+    return results
+
+
+runs.execute_group = execute_slowly
+raise SystemExit(launch.main())

@@ -1,0 +1,42 @@
+"""When a job ends before all is done."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from minibutter.launch.stopping import StopNow, Stopping, read_limit
+from minibutter.sweeps.timelimit import TimeLimit
+
+
+def test_without_a_limit_time_is_never_up():
+    with Stopping(TimeLimit(None, "none")) as stopping:
+        assert stopping.seconds_left == float("inf")
+        assert not stopping.is_due
+
+
+def test_a_tenth_of_a_short_limit_and_a_minute_of_a_long_one_are_left_for_closing():
+    assert Stopping(TimeLimit(100.0, "")).seconds_left == pytest.approx(90.0, abs=1.0)
+    assert Stopping(TimeLimit(7200.0, "")).seconds_left == pytest.approx(7140.0, abs=1.0)
+    over = Stopping(TimeLimit(0.01, ""))
+    time.sleep(0.02)
+    assert over.is_due
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_asks_for_an_end_and_a_second_one_ends_at_once(number):
+    before = signal.getsignal(number)
+    with Stopping(TimeLimit(None, "")) as stopping:
+        os.kill(os.getpid(), number)
+        assert stopping.is_due
+        with pytest.raises(StopNow, match="came twice"):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_the_limit_comes_from_the_option_or_from_the_batch_system():
+    assert read_limit("2h", {}).seconds_left == 7200.0
+    end = {"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": str(int(time.time()) + 500)}
+    assert read_limit("auto", end).seconds_left == pytest.approx(500, abs=2)
+    assert read_limit(None, end).seconds_left is None
