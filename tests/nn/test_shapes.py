@@ -1,5 +1,6 @@
 """Widths and parameter counts against BUTTER's, and the search against brute force."""
 
+import random
 import re
 from collections import Counter
 
@@ -99,7 +100,7 @@ def test_mnist_rectangles_have_the_parameter_counts_printed_in_the_paper():
     assert found == MNIST_RECTANGLES[1:]
 
 
-def test_bisection_finds_the_global_optimum_or_rightly_nothing():
+def test_the_search_finds_the_global_optimum_or_rightly_nothing():
     for shape in SHAPES:
         for depth in (2, 3, 6, 11):
             for n_inputs, n_outputs in ((2, 1), (11, 7), (4, 30)):
@@ -113,6 +114,42 @@ def test_bisection_finds_the_global_optimum_or_rightly_nothing():
                         continue
                     assert abs(found.num_parameters - size) == abs(nearest - size), case
                     assert count_parameters(n_inputs, found.widths) == found.num_parameters, case
+
+
+def bisect(shape, size, depth, n_inputs, n_outputs):
+    """BUTTER's search as it is written there: the first of the nearest networks of a bisection."""
+    low, high, nearest = 1, 2**30, None
+    while low <= high:
+        scale = (low + high) // 2
+        widths = shape_widths(shape, scale, depth, n_outputs)
+        count = count_parameters(n_inputs, widths)
+        if nearest is None or abs(count - size) < abs(nearest[1] - size):
+            nearest = (widths, count)
+        low, high = (scale + 1, high) if count < size else (low, scale - 1)
+    return nearest
+
+
+def test_the_search_finds_what_a_plain_bisection_finds_first():
+    # Two networks are equally near to these sizes: once the larger comes first, once the smaller.
+    ties = [("wide_first_10x", 340, 2, 1, 2), ("rectangle", 10, 2, 5, 3)]
+    rng = random.Random(5)
+    drawn = [
+        (
+            rng.choice(SHAPES),
+            round(2 ** rng.uniform(3, rng.choice([9, 26, 62]))),
+            rng.choice([2, 3, 4, 10, 40]),
+            rng.choice([1, 2, 26, 784]),
+            rng.choice([1, 2, 3, 30]),
+        )
+        for _ in range(2000)
+    ]
+    for case in (*ties, *drawn):
+        try:
+            found = find_outline(*case)
+        except SizeUnreachable:
+            assert abs(bisect(*case)[1] - case[1]) > SIZE_TOLERANCE * case[1], case
+            continue
+        assert (found.widths, found.num_parameters) == bisect(*case), case
 
 
 def test_the_20_percent_rule_rejects_exactly_the_cells_that_butter_misses():
@@ -164,7 +201,7 @@ def test_unreachable_size_names_a_reachable_one(shape, size, depth, n_inputs, n_
 
 
 def test_parameter_count_never_falls_as_the_scale_grows():
-    # The premise of the bisection.
+    # The premise of the search.
     for shape in SHAPES:
         for depth in (2, 3, 7, 20):
             counts = [count_parameters(5, shape_widths(shape, s, depth, 9)) for s in range(1, 400)]
