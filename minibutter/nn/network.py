@@ -103,8 +103,8 @@ class Network:
                 f"a network of {self.n_inputs} inputs and widths {format_widths(self.widths)} has "
                 f"{self.num_parameters} parameters; at most {MAX_PARAMETERS} can be addressed"
             )
-        for layer in range(1, len(self.widths)):
-            if self.skip[layer] and self.widths[layer] != self.widths[layer - 1]:
+        for layer, is_skipped in enumerate(self.skip):
+            if is_skipped and self.widths[layer] != self.widths[layer - 1]:
                 raise ValueError(
                     f"widths are {self.widths}, but layer {layer} of a residual network adds its "
                     "input to its output: all hidden layers must have the same width"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from operator import mul
 
 SIZE_TOLERANCE = 0.20
 """A network may miss its size by this fraction; BUTTER recorded none that missed it by more."""
@@ -75,8 +76,7 @@ def count_parameters(n_inputs: int, widths: tuple[int, ...]) -> int:
 
     Every layer, the output layer too, has a bias; residual additions have no parameters.
     """
-    fan_ins = (n_inputs, *widths[:-1])
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(fan_ins, widths, strict=True))
+    return sum(map(mul, (n_inputs, *widths[:-1]), widths)) + sum(widths)
 
 
 def shape_widths(shape: str, scale: int, depth: int, n_outputs: int) -> tuple[int, ...]:
@@ -149,8 +149,10 @@ def find_outline(shape: str, size: int, depth: int, n_inputs: int, n_outputs: in
         raise ValueError(f"size is {size}; it counts parameters, so it must be at least 1")
     _check(shape, depth)
 
+    make_widths = _OUTLINES[shape]
+
     def outline(scale: int) -> Outline:
-        widths = shape_widths(shape, scale, depth, n_outputs)
+        widths = tuple(make_widths(scale, depth, n_outputs))
         return Outline(widths, count_parameters(n_inputs, widths))
 
     def miss(found: Outline) -> int:
