@@ -1,0 +1,191 @@
+"""`RunSpec`: everything that one run is made from, with its types, ranges, defaults and rules.
+
+Names that other rooms own (shapes, optimizers, data sets, ...) are checked by functions that the
+caller passes in; types and ranges are checked here, of a whole specification or of single values,
+so that a sweep of millions of cells checks the few values of its axes.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+Checks = Mapping[str, Callable[[Any], None]]
+"""For a key of `RunSpec`: a function that raises ValueError when the value cannot be."""
+
+
+# What the columns of the results can hold, and what a mistyped zero must not ask for.
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+LargeCount = Annotated[int, Field(ge=1, le=2**63 - 1)]
+MAX_DEPTH = 1000
+
+
+class SweepError(ValueError):
+    """A sweep cannot be read; the message names file, key, value and rule."""
+
+
+class RunSpec(BaseModel):
+    """Everything that determines a run, but the number of its repetition. Defaults are BUTTER's.
+
+    Either `size` and `depth` say how large the network is, and `shape` how it narrows, or `widths`
+    lists the units of every layer, the output layer last.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    dataset: str = Field(min_length=1, description="name, generator or path of the data set")
+    target: str | None = Field(None, description="target column of a local file")
+    task: Literal["regression", "classification"] | None = Field(
+        None, description="how to read the target of a local file; inferred when left out"
+    )
+    shape: str = Field("rectangle", description="outline of the network")
+    size: LargeCount | None = Field(None, description="trainable parameters wanted")
+    depth: Annotated[int, Field(ge=2, le=MAX_DEPTH)] | None = Field(
+        None, description="dense layers, the output layer included"
+    )
+    widths: Annotated[tuple[Count, ...], Field(max_length=MAX_DEPTH)] | None = Field(
+        None, description="units of every layer, instead of size and depth"
+    )
+    activation: str = Field("relu", description="of the hidden layers")
+    initializer: str = Field("glorot_uniform", description="distribution of the first weights")
+    optimizer: str = Field("adam", description="update rule")
+    learning_rate: FiniteFloat = Field(1e-4, gt=0, description="step size")
+    momentum: FiniteFloat = Field(0.0, ge=0, lt=1, description="of sgd and rmsprop")
+    batch_size: Count = Field(256, description="rows per step")
+    epochs: Count = Field(3000, description="passes over the training set")
+    l1: FiniteFloat = Field(0.0, ge=0, description="penalty on Σ|w| of every layer")
+    l2: FiniteFloat = Field(0.0, ge=0, description="penalty on Σw² of every layer")
+    label_noise: FiniteFloat = Field(
+        0.0, ge=0, le=1, description="fraction of wrong training labels; for regression the noise"
+        " in standard deviations of the target",
+    )  # fmt: skip
+    test_split: FiniteFloat = Field(0.2, gt=0, lt=1, description="fraction of rows for testing")
+    split_method: Literal["shuffled", "last"] = Field(
+        "shuffled", description="draw the test rows in every repetition, or take the last ones"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of training")
+    kernel: str = Field("tiled", description="rung of the matrix product ladder")
+    tile_rows: Count | None = Field(
+        None,
+        description="rows of the register tile; like the sizes below, the machine's if left out",
+    )
+    tile_columns: Count | None = Field(
+        None, description="columns of the register tile, whole cache lines"
+    )
+    block_rows: Count | None = Field(None, description="rows of a cache block")
+    block_depth: Count | None = Field(None, description="products of a sum in a cache block")
+    block_columns: Count | None = Field(None, description="columns of a cache block")
+    cache_state: Literal["warm", "cold"] = Field(
+        "warm", description="of the caches at the start of an epoch: as the one before has left"
+        " them, or emptied",
+    )  # fmt: skip
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="root of all random streams")
+    evaluate_train: bool = Field(
+        False, description="evaluate the training set after every epoch too"
+    )
+    on_divergence: Literal["continue", "stop"] = Field(
+        "continue", description="what to do after the first epoch with NaN or inf"
+    )
+
+    @model_validator(mode="after")
+    def _fields_fit_together(self) -> "RunSpec":
+        if self.widths is None and (self.size is None or self.depth is None):
+            missing = [key for key in ("size", "depth") if getattr(self, key) is None]
+            raise ValueError(
+                f"{' and '.join(missing)} missing: give size and depth (with shape), or widths"
+            )
+        if self.widths is not None and (self.size is not None or self.depth is not None):
+            raise ValueError("widths stand instead of size and depth; give one or the other")
+        if self.widths is not None and len(self.widths) < 2:
+            raise ValueError(
+                "widths needs at least one hidden layer and the output layer, as in [17, 17, 7]"
+            )
+        if self.optimizer == "adam" and self.momentum != 0:
+            raise ValueError(
+                f"momentum = {self.momentum} with optimizer = 'adam', which has its own; "
+                "leave momentum out, or use sgd or rmsprop"
+            )
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """The specification as plain values, with one spelling for what is the same network.
+
+        All shapes coincide at depth 2, one hidden layer, and explicit widths leave of the shape
+        only whether there are skips. Warm caches are not mentioned: they are what there always
+        was, and ids do not change with every new field.
+        """
+        content = self.model_dump(mode="json")
+        if self.cache_state == "warm":
+            del content["cache_state"]
+        depth = self.depth if self.widths is None else len(self.widths)
+        is_residual = self.shape == "rectangle_residual"
+        if depth == 2 or (self.widths is not None and not is_residual):
+            content["shape"] = "rectangle"
+        return content
+
+
+SPEC_KEYS: tuple[str, ...] = tuple(RunSpec.model_fields)
+
+
+def check_value(key: str, value: Any, where: str, checks: Checks) -> Any:
+    """One value of a key as a specification holds it: a whole number may become a real one.
+
+    Parameters
+    ----------
+    key : one of `SPEC_KEYS`.
+    value : as a TOML file has it, lists as tuples.
+    where : begins the message.
+    checks : functions that refuse values which other rooms do not know.
+
+    Raises
+    ------
+    SweepError
+        If the value has another type, is out of range, or a check refuses it.
+    """
+    try:
+        if key in checks:
+            checks[key](value)
+        return _adapter(key).validate_python(value)
+    except ValidationError as error:
+        raise SweepError(f"{where}: {explain(error, key)}") from None
+    except ValueError as error:
+        raise SweepError(f"{where}: {key} = {value!r}: {error}") from None
+
+
+@cache
+def _adapter(key: str) -> TypeAdapter:
+    field = RunSpec.model_fields[key]
+    return TypeAdapter(Annotated[field.annotation, field], config=ConfigDict(strict=True))
+
+
+def explain(error: ValidationError, key: str | None = None) -> str:
+    """One line for the first thing that is wrong with a specification: key = value: rule.
+
+    `key` names what was checked alone; else the error knows it.
+    """
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    # TOML has lists where Python has tuples.
+    message = message.replace("Input should be", "must be").replace("valid tuple", "list")
+    if key is None and first["loc"]:
+        key = first["loc"][0]
+    if first["type"] == "missing":
+        return f"{key} is missing: every run needs one"
+    return f"{key} = {first['input']!r}: {message}" if key else message
+
+
+def unknown_key(where: str, key: str, known: tuple[str, ...]) -> SweepError:
+    """The error for a key that nobody knows, with the nearest that somebody does."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+    return SweepError(f"{where}: {key}: unknown key; {hint}")
