@@ -137,6 +137,11 @@ class RunSpec(BaseModel):
 SPEC_KEYS: tuple[str, ...] = tuple(RunSpec.model_fields)
 
 
+RULE_KEYS = ("widths", "optimizer", "momentum")
+"""The keys whose values the rules across keys read; of others they ask only whether they are given,
+which all cells of a grid answer alike."""
+
+
 def check_value(key: str, value: Any, where: str, checks: Checks) -> Any:
     """One value of a key as a specification holds it: a whole number may become a real one.
 
