@@ -1,5 +1,8 @@
 """The language of sweep files beyond lists: ranges, zips, conditions, extended files."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from minibutter.sweeps.spec import SweepError, load_sweep, parse_sweep
@@ -288,7 +291,7 @@ def test_a_mistake_is_named_with_the_file_that_it_is_in(write, text, message):
 
 
 # ---------------------------------------------------------------------------------------------
-# Keys of the command line
+# Keys of the command line, and the guide
 
 
 def test_assignments_are_the_last_layer_of_every_grid(write):
@@ -300,3 +303,13 @@ def test_assignments_are_the_last_layer_of_every_grid(write):
     assert load_sweep(path, assignments=given).document["set"] == given
     with pytest.raises(SweepError, match=r"^--set: size = 0: must be greater"):
         load_sweep(path, assignments={"size": 0})
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+SNIPPETS = re.findall(r"^```toml\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
+N_CELLS = [2 * 5 * 4, 2 * 5, 6 * 3 + 6 * 2 + 6 * 2, 84 - 16 - 17, 2 * 8 * 14 * 16]
+
+
+@pytest.mark.parametrize(("snippet", "n_cells"), list(zip(SNIPPETS, N_CELLS, strict=True)))
+def test_sweeps_of_the_guide_can_be_read_as_they_stand(write, snippet, n_cells):
+    assert len(load_sweep(write(snippet=snippet)).experiments) == n_cells
