@@ -233,14 +233,17 @@ def _build_network(spec: RunSpec, info: DatasetInfo) -> Network:
                 f"the output layer is listed too, so the last width must be {info.n_outputs}"
             )
     else:
-        outline = find_outline(spec.shape, spec.size, spec.depth, info.n_inputs, info.n_outputs)
+        # That of the identity: one id is one network.
+        outline = find_outline(
+            spec.network_shape, spec.size, spec.depth, info.n_inputs, info.n_outputs
+        )
         widths = outline.widths
     return Network(
         n_inputs=info.n_inputs,
         widths=widths,
         task=info.task,
         activation=spec.activation,
-        shape=spec.shape,
+        shape=spec.network_shape,
         dtype=spec.dtype,
         kernel=spec.kernel,
         tiling=_tiling(spec),

@@ -59,6 +59,14 @@ def test_residual_widths_must_be_equal(plan):
     assert "all hidden layers must have the same width" in experiment.problem
 
 
+def test_one_id_is_one_network_whatever_its_shape_is_called(plan):
+    """A hidden layer of the exponential shape is never narrower than the output, but at depth 2."""
+    shapes = ("exponential", "rectangle", "trapezoid")
+    planned = [plan(dataset="digits", size=310, depth=2, shape=shape) for shape in shapes]
+    assert len({experiment.experiment_id for experiment in planned}) == 1
+    assert {experiment.network.widths for experiment in planned} == {(4, 10)}
+
+
 def test_an_experiment_asked_for_twice_is_planned_once_with_the_larger_number_of_runs(plan):
     spec, deeper = plan().spec, plan(depth=4).spec
     sweep = Sweep("twice", "", ((spec, 2), (deeper, 1), (spec, 5), (spec, 3)), {})

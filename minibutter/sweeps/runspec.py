@@ -127,15 +127,20 @@ class RunSpec(BaseModel):
         content = self.model_dump(mode="json")
         if self.cache_state == "warm":
             del content["cache_state"]
+        content["shape"] = self.network_shape
+        return content
+
+    @property
+    def network_shape(self) -> str:
+        """The shape, of which nothing is left at depth 2, and of explicit widths only the skips."""
         depth = self.depth if self.widths is None else len(self.widths)
         is_residual = self.shape == "rectangle_residual"
         if depth == 2 or (self.widths is not None and not is_residual):
-            content["shape"] = "rectangle"
-        return content
+            return "rectangle"
+        return self.shape
 
 
 SPEC_KEYS: tuple[str, ...] = tuple(RunSpec.model_fields)
-
 
 RULE_KEYS = ("widths", "optimizer", "momentum")
 """The keys whose values the rules across keys read; of others they ask only whether they are given,
