@@ -235,7 +235,7 @@ def _train(
     on_ready()
     cost_before, started_ns, started_s = meter.cost, meter.begin(), time.perf_counter()
     regions: list[tuple[int, int]] = []
-    epoch_duration_s = experiment.predicted_epoch_us(n_repetitions) / 1e6
+    epoch_duration_s = experiment.epoch_us(n_repetitions) / 1e6
     for epoch in range(1, spec.epochs + 1):
         if flusher is not None:
             flusher.flush()

@@ -1,6 +1,7 @@
 """What is to do: rank 0 reads the sweep, looks for what is done, and lists what is missing."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +40,7 @@ class Job:
     ----------
     name : of the sweep.
     out : directory of the results.
-    experiments : by id.
+    experiments : by id; made when they are asked for.
     groups : the runs to do, those that take longest first.
     n_done : runs that stood in the directory already.
     notes : what was found and mended in the directory.
@@ -47,7 +48,7 @@ class Job:
 
     name: str
     out: Path
-    experiments: dict[str, Experiment]
+    experiments: Mapping[str, Experiment]
     groups: tuple[Group, ...]
     n_done: int
     notes: tuple[str, ...]
@@ -68,10 +69,8 @@ class Job:
         What cannot be run is free.
         """
         planned = self.experiments[group.experiment_id]
-        if planned.problem is not None:
-            return 0.0
         epochs = planned.spec.epochs if n_epochs is None else n_epochs
-        return epochs * planned.predicted_epoch_us(len(group.repetitions))
+        return epochs * planned.epoch_us(len(group.repetitions))
 
 
 def prepare_job(
@@ -101,29 +100,30 @@ def prepare_job(
     """
     lanes = _read_lanes(lanes)
     out = Path("results") / sweep.name if out is None else out
-    for reference in dict.fromkeys(spec.dataset for spec, _ in sweep.experiments):
+    plan = plan_experiments(sweep, data_dir)
+    for reference in plan.values()["dataset"]:
         datasets.ensure_available(reference, data_dir=data_dir)
-    experiments = {
-        experiment.experiment_id: experiment for experiment in plan_experiments(sweep, data_dir)
-    }
-    for experiment in experiments.values():
-        if experiment.info is None:
-            raise SweepError(f"{experiment.spec.dataset} cannot be used: {experiment.problem}")
-    requested = {key: experiment.repetitions for key, experiment in experiments.items()}
+    lacking = np.flatnonzero(plan.lacks_data)
+    if len(lacking):
+        experiment = plan[lacking[0]]
+        raise SweepError(f"{experiment.spec.dataset} cannot be used: {experiment.problem}")
     document = {"sweep": sweep.document, "minibutter_version": minibutter.__version__}
-    notes = store.open_directory(out, sweep.name, requested, document)
+    # The directory belongs to the whole sweep, of which another part may be chosen the next time.
+    notes = store.open_directory(out, sweep.name, plan.requested, document)
+    notes += plan.notes
     notes += store.recover(out)
     finished, _ = store.finished_runs(out)
+    experiments = plan.by_id
     pending = {
         key: [r for r in range(count) if not _is_done(experiments[key], r, finished)]
-        for key, count in requested.items()
+        for key, count in zip(plan.experiment_ids, plan.repetitions.tolist(), strict=True)
     }
     job = Job(
         name=sweep.name,
         out=out,
         experiments=experiments,
         groups=tuple(Group(key, (r,)) for key, missing in pending.items() for r in missing),
-        n_done=sum(requested.values()) - sum(map(len, pending.values())),
+        n_done=int(plan.repetitions.sum()) - sum(map(len, pending.values())),
         notes=tuple(notes),
     )
     groups = _pack(job, pending, n_ranks, lanes, gang_size)
