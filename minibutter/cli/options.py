@@ -16,6 +16,26 @@ DataDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Out = Annotated[Path | None, typer.Option(help="Directory of the results (default: results/NAME).")]
 SweepSource = Annotated[str, typer.Argument(help="TOML file, or a name from the catalogue.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=V1,V2", help="Give a key other values, in all grids; can be repeated."
+    ),
+]
+Filter = Annotated[
+    str | None,
+    typer.Option("--filter", help='Only where this holds: "dataset=mnist and depth<=5".'),
+]
+Limit = Annotated[
+    int | None, typer.Option(help="Only the first so many experiments that can be run.")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="Only what so many core-hours pay for: 100core-h. A larger budget buys the same, "
+        "and more."
+    ),
+]
 Results = Annotated[Path, typer.Argument(help="Directory that a sweep wrote.")]
 Lanes = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""Sweeps at work: read, planned and run, and shown on the terminal."""
+"""Sweeps at work: run, and shown on the terminal."""
 
 import re
 import sys
@@ -6,15 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
-from minibutter import launch, report
-from minibutter.cli.terminal import Bar, Silent, print_json, records, show_table
-from minibutter.experiments import Experiment, plan_experiment, plan_experiments
-from minibutter.nn.shapes import format_widths
+from minibutter import launch
+from minibutter.cli.terminal import Bar, Silent, print_json, records
+from minibutter.experiments import plan_experiment
 from minibutter.sweeps.spec import RunSpec, Sweep, SweepError, explain
 
 
@@ -100,54 +97,3 @@ def parse_widths(text: str | None) -> tuple[int, ...] | None:
         raise SweepError(
             f"--widths {text}: write whole numbers separated by commas, as in 17,17,7"
         ) from None
-
-
-def show_plan(sweep: Sweep, data_dir: Path | None, as_json: bool) -> None:
-    """Show networks, parameters and work of every experiment, and what cannot be run."""
-    experiments = plan_experiments(sweep, data_dir)
-    n_runs = sum(experiment.repetitions for experiment in experiments)
-    unreachable = [experiment for experiment in experiments if experiment.problem]
-    rows = [
-        {
-            "experiment_id": experiment.experiment_id,
-            **experiment.spec.model_dump(mode="json"),
-            "repetitions": experiment.repetitions,
-            "network": list(experiment.network.widths) if experiment.network else None,
-            "num_parameters": experiment.network.num_parameters if experiment.network else None,
-            "flops": experiment.repetitions * experiment.spec.epochs * experiment.flops_per_epoch,
-            "problem": experiment.problem,
-        }
-        for experiment in experiments
-    ]
-    if as_json:
-        print_json({"sweep": sweep.name, "runs": n_runs, "experiments": rows})
-        return
-    show_table(_plan_table(experiments), Console())
-    print(
-        f"\n{sweep.name}: {n_runs} runs of {len(experiments)} experiments, "
-        f"{sum(row['flops'] for row in rows):.3g} flops in all"
-    )
-    for line in report.shorten_list([experiment.problem for experiment in unreachable]):
-        print(f"cannot run: {line}")
-
-
-def _plan_table(experiments: list[Experiment]) -> pd.DataFrame:
-    frame = pd.DataFrame(
-        [
-            {
-                **experiment.spec.model_dump(exclude={"widths"}),
-                "depth": experiment.depth,
-                "network": experiment.network and format_widths(experiment.network.widths),
-                "parameters": experiment.network and experiment.network.num_parameters,
-                "repetitions": experiment.repetitions,
-                "id": experiment.experiment_id[:8],
-                "": "cannot run" if experiment.problem else "",
-            }
-            for experiment in experiments
-        ]
-    )
-    table = report.varying_settings(frame)
-    for column in ("network", "parameters", "repetitions", "id", ""):
-        cells = frame.loc[table.index, column]
-        table[column] = ["-" if pd.isna(cell) else str(cell) for cell in cells]
-    return table if any(table[""]) else table.drop(columns="")

@@ -1,12 +1,16 @@
 """`minibutter sweep`: run, plan and list sweeps."""
 
 from minibutter.cli.options import (
+    Budget,
     DataDir,
     Energy,
+    Filter,
     IdleSeconds,
     Json,
     Lanes,
+    Limit,
     Out,
+    Set,
     SweepSource,
     TimeLimit,
 )
@@ -16,6 +20,10 @@ from minibutter.sweeps import QUICKSTART
 def run(
     sweep: SweepSource = QUICKSTART,
     out: Out = None,
+    set_: Set = None,
+    filter_: Filter = None,
+    limit: Limit = None,
+    budget: Budget = None,
     data_dir: DataDir = None,
     lanes: Lanes = "auto",
     energy: Energy = "auto",
@@ -23,13 +31,16 @@ def run(
     time_limit: TimeLimit = None,
     as_json: Json = False,
 ) -> None:
-    """Do all runs of a sweep that are not done yet; `mpirun -n N` spreads them over ranks."""
+    """Do all runs of a sweep that are not done yet; `mpirun -n N` spreads them over ranks.
+
+    --filter, --limit and --budget say what of it is done now: the directory takes the rest, too,
+    when it is asked for.
+    """
     from minibutter.cli.running import run_and_show
-    from minibutter.experiments import CHECKS
-    from minibutter.sweeps.spec import load_sweep
+    from minibutter.experiments import read_sweep
 
     run_and_show(
-        lambda: load_sweep(sweep, CHECKS),
+        lambda: read_sweep(sweep, set_ or (), filter_, limit, budget),
         out,
         data_dir,
         lanes,
@@ -42,20 +53,22 @@ def run(
 
 def plan(
     sweep: SweepSource = QUICKSTART,
+    set_: Set = None,
+    filter_: Filter = None,
+    limit: Limit = None,
+    budget: Budget = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Show what a sweep would run, without running it."""
-    from minibutter.cli.running import show_plan
-    from minibutter.experiments import CHECKS
-    from minibutter.sweeps.spec import load_sweep
+    from minibutter.cli.planning import show_plan
+    from minibutter.experiments import read_sweep
 
-    show_plan(load_sweep(sweep, CHECKS), data_dir, as_json)
+    show_plan(read_sweep(sweep, set_ or (), filter_, limit, budget), data_dir, as_json)
 
 
 def list_catalogue() -> None:
     """The sweeps that come with minibutter."""
-    from minibutter.sweeps.spec import catalogue
+    from minibutter.cli.planning import show_catalogue
 
-    for name, description in catalogue().items():
-        print(f"{name:12} {description}")
+    show_catalogue()

@@ -1,6 +1,7 @@
 """Drawing on a terminal: a bar that moves, tables, and JSON for programs."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -106,3 +107,15 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
+
+
+def print_json_rows(head: dict[str, Any], name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """An object with a last entry of many rows, which are written as they come, one a line."""
+    for number, (key, value) in enumerate(head.items()):
+        print("," if number else "{")
+        print(f"  {json.dumps(key)}: {json.dumps(value)}", end="")
+    print(f",\n  {json.dumps(name)}: [", end="")
+    for number, row in enumerate(rows):
+        print("," if number else "")
+        print(f"    {json.dumps(row)}", end="")
+    print("\n  ]\n}")

@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 
 from minibutter import report
-from minibutter.experiments import CHECKS
+from minibutter.experiments import read_sweep
 from minibutter.launch.job import AUTO, MAX_LANES, Job
 from minibutter.launch.node import ENERGY_MODES, IDLE_S
 from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
 from minibutter.launch.sweep import EXIT_REFUSED, Outcome, run_sweep
 from minibutter.sweeps import QUICKSTART
-from minibutter.sweeps.spec import load_sweep
 
 
 class PlainReporter:
@@ -102,7 +101,7 @@ def _say(line: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`mpirun -n N python mpi_run.py [SWEEP] [--out DIR] [--data-dir DIR] [--lanes N]`.
+    """`mpirun -n N python mpi_run.py [SWEEP] [--out DIR] [--data-dir DIR] [--lanes N] ...`.
 
     Returns the exit code. 0: all runs done; 2: the sweep was refused; 3: done, but some runs
     failed. A bug ends all ranks with 1 and the traceback of the rank that it struck.
@@ -117,6 +116,15 @@ def main(arguments: list[str] | None = None) -> int:
         help="TOML file, or a name from the catalogue (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, help="directory of the results (results/NAME)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=V1,V2",
+        help="give a key other values, in all grids; can be repeated",
+    )  # fmt: skip
+    parser.add_argument("--filter", help='only where this holds: "dataset=mnist and depth<=5"')
+    parser.add_argument(
+        "--limit", type=int, help="only the first so many experiments that can be run"
+    )
+    parser.add_argument("--budget", help="only what so many core-hours pay for: 100core-h")
     parser.add_argument("--data-dir", type=Path, help="folder of local .tsv.gz data sets")
     parser.add_argument(
         "--energy",
@@ -146,7 +154,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         outcome = run_sweep(
-            lambda: load_sweep(options.sweep, CHECKS),
+            lambda: read_sweep(
+                options.sweep, options.set, options.filter, options.limit, options.budget
+            ),
             reporter=PlainReporter(),
             out=options.out,
             data_dir=options.data_dir,
