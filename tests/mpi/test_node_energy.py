@@ -57,7 +57,8 @@ def test_joules_of_a_node_are_attributed_idle_or_unattributed_and_none_is_lost(
     assert account["idle_after_w"] == pytest.approx(88.0, rel=0.02)
     worked_j = (runs["flops_per_epoch"] * runs["epochs_completed"]).sum() * MODEL.joules_per_flop
     dynamic_j = account["attributed_j"] + account["unattributed_j"]
-    assert dynamic_j == pytest.approx(worked_j, rel=0.02, abs=0.5)
+    # A tick at each end of the sleep is half a per cent of the idle power.
+    assert dynamic_j == pytest.approx(worked_j, rel=0.02, abs=0.5 + 0.005 * account["idle_j"])
     assert set(runs["package"]) == {0}
     assert set(runs["energy_quality"]) == {"simulated"}
     assert set(runs["energy_mode"]) == {mode}
@@ -112,7 +113,8 @@ def test_one_rank_may_ask_for_the_idle_power_too(launcher, sweep_file, machine, 
     assert (runs["energy_ranks"] == 1).all()
     # Nothing but the runs works: what they were given is what they have declared.
     worked_j = (runs["flops_per_epoch"] * runs["epochs_completed"]).sum() * MODEL.joules_per_flop
-    assert account["attributed_j"] == pytest.approx(worked_j, rel=0.03, abs=0.5)
+    tolerance_j = 0.5 + 0.007 * account["idle_j"]
+    assert account["attributed_j"] == pytest.approx(worked_j, rel=0.03, abs=tolerance_j)
 
 
 @pytest.mark.parametrize("mode", ["gang", "shared"])
