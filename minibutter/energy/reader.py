@@ -30,6 +30,9 @@ PERIOD_S = 0.1
 SHORTEST_PERIOD_S = 0.002
 """Between two samples however many ranks ask: two updates of the counters."""
 
+N_TRIES = 5
+"""Of a reading whose thread lost its processor in the middle: it shares one with the training."""
+
 _LOOK_AROUND_NS = 10**9
 _TICK_S = 0.01  # USER_HZ is 100 on all architectures that have RAPL.
 
@@ -133,7 +136,7 @@ class NodeReader:
         self._failures: dict[str, str] = {}
         self._foreign_stamp_ns = self._foreign_ns = 0
         self._board = BoardWriter(len(domains), len(self._processes))
-        self._sampler = Sampler(source, self, clock=clock, boot_clock=boot_clock)
+        self._sampler = Sampler(source, self, clock=clock, boot_clock=boot_clock, n_tries=N_TRIES)
         found = busy()
         self.counters = NodeCounters(
             folder=self._board.folder,

@@ -19,6 +19,9 @@ from minibutter.energy.source import CounterUnavailable, Source
 LONGEST_PERIOD_S = 30.0
 """Between two readings of the heartbeat, however slowly the counters wrap."""
 
+NARROW_NS = TICK_NS // 2
+"""A reading that takes longer belongs to no moment: half an update of the counters."""
+
 
 class Sink(Protocol):
     """Where samples go."""
@@ -56,6 +59,8 @@ class Sampler:
     sink : where samples go, under `lock`.
     clock : nanoseconds, monotonic; the same for all processes of a machine.
     boot_clock : nanoseconds that go on while the machine is suspended; None: it never is.
+    n_tries : readings that take longer than `NARROW_NS`, because the thread lost its processor in
+        the middle, are repeated so often; the last one counts.
 
     Attributes
     ----------
@@ -71,8 +76,10 @@ class Sampler:
         *,
         clock: Callable[[], int] = time.monotonic_ns,
         boot_clock: Callable[[], int] | None = None,
+        n_tries: int = 1,
     ) -> None:
         self.source, self._sink = source, sink
+        self._n_tries = n_tries
         self._clock, self._boot_clock = clock, boot_clock
         self.lock = threading.Lock()
         self.n_summed = sum(domain.is_summed for domain in source.domains)
@@ -103,13 +110,16 @@ class Sampler:
         """
         with self.lock:
             cpu_ns = time.thread_time_ns()
-            begun_ns = self._clock()
-            if self._is_closed.is_set():
-                closed = CounterUnavailable("the meter is closed")
-                values = [closed] * n_domains
-            else:
-                values = self.source.read_uj(n_domains)
-            ended_ns = self._clock()
+            for _ in range(self._n_tries):
+                begun_ns = self._clock()
+                if self._is_closed.is_set():
+                    closed = CounterUnavailable("the meter is closed")
+                    values = [closed] * n_domains
+                else:
+                    values = self.source.read_uj(n_domains)
+                ended_ns = self._clock()
+                if ended_ns - begun_ns <= NARROW_NS:
+                    break
             stamp_ns = max((begun_ns + ended_ns) // 2, self.newest_ns + 1)
             if self._boot_clock is not None:
                 self._look_for_sleep(stamp_ns)

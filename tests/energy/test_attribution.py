@@ -468,6 +468,23 @@ def test_a_sample_that_comes_while_a_run_begins_does_not_make_its_begin_forgotte
         assert meter.between(begin, end).energy_j == pytest.approx(5.5)
 
 
+def test_a_reading_that_lost_its_processor_in_the_middle_is_repeated(single, monkeypatch):
+    with Ranks(single) as ranks:
+        read, waits = ranks.reader._sampler.source.read_uj, [0.05, 0.05, 0.0, 0.05]
+
+        def interrupted(n_domains):
+            values = read(n_domains)
+            single.clock.advance(waits.pop(0))
+            return values
+
+        begin = ranks.sample()
+        monkeypatch.setattr(ranks.reader._sampler.source, "read_uj", interrupted)
+        single.draw_all(1.0)
+        end = ranks.sample()
+        assert waits == [0.05]
+        assert ranks.meters[0].between(begin, end).resolution_j < 0.05
+
+
 def test_memory_of_settled_samples_is_given_back(single):
     with Ranks(single, mode=GANG) as ranks:
         ranks.open_accounts()

@@ -46,7 +46,20 @@ def sweep_text():
 def test_planted_coefficients_come_back_within_three_percent(launcher, monkeypatch, mode):
     machine = build(launcher.folder / "machine", "amd_zen", MODEL)
     monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(machine.root))
-    sweep, out = launcher.folder / "planted.toml", launcher.folder / "out"
+    planted = {"static": MODEL.package_w, "flop": MODEL.joules_per_flop}
+    planted |= dict(MODEL.joules_per_byte)
+    for attempt in range(3):
+        found, foreign_load = sweep_and_fit(launcher, mode, launcher.folder / f"out-{attempt}")
+        errors = {term: found[term] / value - 1 for term, value in planted.items()}
+        # Where others took the processors, and the account says so, it is tried again.
+        if max(map(abs, errors.values())) <= 0.03 or (foreign_load or 0) <= 0.02:
+            break
+    assert errors == pytest.approx(dict.fromkeys(planted, 0.0), abs=0.03)
+
+
+def sweep_and_fit(launcher, mode, out):
+    """Coefficients by term, and what others took of the processors meanwhile."""
+    sweep = launcher.folder / "planted.toml"
     sweep.write_text(sweep_text())
     done = launcher.run(
         2, launcher.mpi_run, sweep, "--out", out, "--lanes", 1, "--energy", mode,
@@ -57,14 +70,9 @@ def test_planted_coefficients_come_back_within_three_percent(launcher, monkeypat
     assert (runs["energy_mode"] == mode).all()
     (account,) = map(json.loads, (out / "node_energy.jsonl").read_text().splitlines())
     assert abs(account["imbalance_j"]) <= 1e-6 * account["total_j"]
-
     done = launcher.run(None, "-m", "minibutter", "energy", "fit", out, "--json")
     assert done.returncode == 0, done.stderr
     model = json.loads(done.stdout)
     (hierarchy,) = [form for form in model["forms"] if form["name"] == "hierarchy"]
     found = {c["term"]: c["value"] for c in hierarchy["coefficients"]}
-    planted = {"static": MODEL.package_w, "flop": MODEL.joules_per_flop} | dict(
-        MODEL.joules_per_byte
-    )
-    for term, value in planted.items():
-        assert found[term] == pytest.approx(value, rel=0.03), term
+    return found, account["foreign_load"]
