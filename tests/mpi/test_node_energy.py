@@ -143,7 +143,7 @@ def test_fault_29_kernels_are_told_apart_by_their_boot_ids(launcher, sweep_file,
     assert sorted(account["ranks"] for account in accounts) == [[0, 2], [1, 3]]
     assert {account["reader_rank"] for account in accounts} == {0, 1}
     readers = runs.groupby("rank")["energy_reader_rank"].unique().map(list).to_dict()
-    assert readers == {0: [0], 1: [1], 2: [0], 3: [1]}
+    assert all(reader == [rank % 2] for rank, reader in readers.items())
     assert runs["energy_ranks"].max() == 2
 
 
