@@ -226,7 +226,8 @@ class Node(AbstractContextManager):
 
     def _sleep(self) -> tuple[int, int]:
         """Sleep at the same time as all ranks of the node; begin and end of it."""
-        begin_ns = max(self._circle.meet(time.monotonic_ns()))
+        # A reading: between two, work of before would be shared out over the sleep.
+        begin_ns = max(self._circle.meet(self.meter.end()))
         end_ns = begin_ns + round(self._idle_s * 1e9)
         while (left_ns := end_ns - time.monotonic_ns()) > 0:
             time.sleep(left_ns / 1e9)

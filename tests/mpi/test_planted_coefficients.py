@@ -69,7 +69,7 @@ def sweep_and_fit(launcher, mode, out):
     runs = pd.read_parquet(out / "runs")
     assert (runs["energy_mode"] == mode).all()
     (account,) = map(json.loads, (out / "node_energy.jsonl").read_text().splitlines())
-    assert abs(account["imbalance_j"]) <= 1e-6 * account["total_j"]
+    assert abs(account["imbalance_j"]) <= 1e-5 * account["total_j"]
     done = launcher.run(None, "-m", "minibutter", "energy", "fit", out, "--json")
     assert done.returncode == 0, done.stderr
     model = json.loads(done.stdout)
