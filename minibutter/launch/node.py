@@ -213,7 +213,9 @@ class Node(AbstractContextManager):
             for meter in (self.meter, *self._watchers):
                 meter.settle()
 
-        ended_ns = max(self._circle.meet(time.monotonic_ns(), wait))
+        self._circle.meet(None, wait)
+        # All have come, so that nobody has counted beyond the latest of these moments.
+        ended_ns = max(self._circle.meet(time.monotonic_ns()))
         for meter in (self.meter, *self._watchers):
             meter.close_account(ended_ns)
         share = RankShare(self._attributed_j, self.meter.spare_j, self._n_unknown)

@@ -46,14 +46,16 @@ def sweep_text():
 def test_planted_coefficients_come_back_within_three_percent(launcher, monkeypatch, mode):
     machine = build(launcher.folder / "machine", "amd_zen", MODEL)
     monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(machine.root))
-    planted = {"static": MODEL.package_w, "flop": MODEL.joules_per_flop}
-    planted |= dict(MODEL.joules_per_byte)
+    planted = {"static_power_w": MODEL.package_w, "energy_per_flop_j": MODEL.joules_per_flop}
+    planted |= {f"energy_per_{name}_byte_j": j for name, j in MODEL.joules_per_byte.items()}
     for attempt in range(3):
         found, foreign_load = sweep_and_fit(launcher, mode, launcher.folder / f"out-{attempt}")
         errors = {term: found[term] / value - 1 for term, value in planted.items()}
         # Where others took the processors, and the account says so, it is tried again.
         if max(map(abs, errors.values())) <= 0.03 or (foreign_load or 0) <= 0.02:
             break
+    else:
+        pytest.skip(f"others took {foreign_load:.1%} of the processors, three times")
     assert errors == pytest.approx(dict.fromkeys(planted, 0.0), abs=0.03)
 
 
@@ -69,7 +71,7 @@ def sweep_and_fit(launcher, mode, out):
     runs = pd.read_parquet(out / "runs")
     assert (runs["energy_mode"] == mode).all()
     (account,) = map(json.loads, (out / "node_energy.jsonl").read_text().splitlines())
-    assert abs(account["imbalance_j"]) <= 1e-5 * account["total_j"]
+    assert abs(account["imbalance_j"]) <= 1e-6 * account["total_j"]
     done = launcher.run(None, "-m", "minibutter", "energy", "fit", out, "--json")
     assert done.returncode == 0, done.stderr
     model = json.loads(done.stdout)
