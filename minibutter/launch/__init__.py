@@ -1,10 +1,10 @@
 """A sweep over ranks: who runs what, who says how far it is, and how it ends.
 
 Rank 0 reads the sweep, looks into the directory for what is done already, and tells everybody the
-list of what is missing, largest first, in groups of repetitions that are trained together; rank r
-of n takes every n-th group from the r-th. All ranks train, rank 0 too. Results go straight from
-each rank to its own shards; messages carry progress only. The same code runs without MPI, as one
-rank.
+list of what is missing, in groups of repetitions that are trained together. Whoever has nothing
+left to do asks rank 0 for more, and gets the largest groups first. All ranks train, rank 0 too.
+Results go straight from each rank to its own shards; messages carry grants and progress only. The
+same code runs without MPI, as one rank.
 """
 
 from minibutter.launch.job import Job, prepare_job
