@@ -7,6 +7,7 @@ other room imports pyarrow.
 """
 
 from minibutter.store.accounts import read_accounts, write_accounts
+from minibutter.store.files import StoreError
 from minibutter.store.manifest import open_directory
 from minibutter.store.recovery import recover
 from minibutter.store.schema import (
@@ -16,7 +17,7 @@ from minibutter.store.schema import (
     RUNS_SCHEMA,
     SCHEMA_VERSION,
 )
-from minibutter.store.shards import ShardWriter, StoreError
+from minibutter.store.shards import ShardWriter
 from minibutter.store.summary import summarize_epochs, summarize_experiments, write_summary
 from minibutter.store.tables import finished_runs, read_epochs, read_runs
 

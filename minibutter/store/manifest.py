@@ -5,14 +5,14 @@ so that the same sweep, or one that asks for more, continues where the results e
 sweep is refused before it mixes its results with those that are there.
 """
 
-import errno
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minibutter.store.shards import SCHEMAS, StoreError, sync_folder
+from minibutter.store.files import StoreError, remedy, sync
+from minibutter.store.parquet import SCHEMAS
 
 MANIFEST = "sweep.json"
 FORMAT_VERSION = 2
@@ -66,7 +66,7 @@ def open_directory(
     except OSError as error:
         raise StoreError(
             f"{directory} cannot take results ({error.strerror or error}: {error.filename}); "
-            f"{_remedy(error)}"
+            f"{remedy(error)}"
         ) from error
     return messages
 
@@ -139,18 +139,10 @@ def replace_file(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def _try_writing(folder: Path) -> None:
     probe = folder / f".probe.{os.getpid()}.tmp"
     probe.touch()
     probe.unlink()
-
-
-def _remedy(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space, or choose another directory (--out)"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "make it writable for you, or choose another directory (--out)"
-    return "choose another directory (--out)"

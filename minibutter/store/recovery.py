@@ -5,18 +5,11 @@ ended, whose runs were never reported as done. What cannot be read is moved to `
 that the two tables agree again and pandas, DuckDB or any other reader can open both folders.
 """
 
-import os
 from pathlib import Path
 
-from minibutter.store.shards import (
-    SCHEMAS,
-    Shard,
-    UnreadableShard,
-    host_name,
-    read_pair,
-    sync_folder,
-    visible_shards,
-)
+from minibutter.store.files import UnreadableShard, host_name, is_alive, sync
+from minibutter.store.parquet import SCHEMAS, read_pair
+from minibutter.store.shards import Shard, visible_shards
 
 _AGAIN = "its runs will be run again"
 
@@ -66,7 +59,7 @@ def _finish_commits(directory: Path) -> list[str]:
             files = [shard.unfinished("runs"), shard.closed("epochs")]
             messages.append(_quarantine(directory, files, f"{fault}; {_AGAIN}"))
         else:
-            sync_folder(directory / "runs")
+            sync(directory / "runs")
             messages.append(f"finished the interrupted commit of {shard.closed('runs')}")
     return messages
 
@@ -76,7 +69,7 @@ def _remove_dead_files(directory: Path) -> list[str]:
     for table in SCHEMAS:
         for shard in _unfinished(directory, table):
             host, pid = shard.owner() or (None, 0)
-            if host == host_name() and not _is_alive(pid):
+            if host == host_name() and not is_alive(pid):
                 shard.unfinished(table).unlink(missing_ok=True)
                 messages.append(
                     f"removed {shard.unfinished(table)}, left unfinished by process {pid}; {_AGAIN}"
@@ -120,13 +113,3 @@ def _quarantine(directory: Path, files: list[Path], reason: str) -> str:
 def _unfinished(directory: Path, table: str) -> list[Shard]:
     paths = sorted((directory / table).glob(".part-*.tmp"))
     return [Shard(directory, path.name.removeprefix(".").removesuffix(".tmp")) for path in paths]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True  # It belongs to another user, or is no process id at all: leave it.
-    return True

@@ -2,7 +2,7 @@
 
 A sweep's directory holds `runs/*.parquet` and `epochs/*.parquet`. A *shard* is a pair of files of
 one name, one in each folder, written by one process and never changed afterwards; there is no
-lock, no server and no shared file. A run is done when it stands in a closed shard.
+server, no lock and no shared file. A run is done when it stands in a closed shard.
 
 The pair is committed in four steps, so that a kill at any instant can be told from what it left:
 (1) `runs/.NAME.tmp` is written and flushed to the disk, (2) `epochs/.NAME.tmp` likewise,
@@ -11,39 +11,25 @@ nothing is visible; after (3) both files are complete, and step (4) may be done 
 time, from any machine. `recover` does it, and `ShardWriter` does not mind being helped.
 """
 
-import errno
 import os
 import re
 import secrets
-import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from minibutter.store.files import StoreError, host_name, sync
+from minibutter.store.parquet import SCHEMAS, write_table
 from minibutter.store.rows import epoch_table, run_table
-from minibutter.store.schema import EPOCHS_SCHEMA, RUNS_SCHEMA, SCHEMA_VERSION
-
-SCHEMAS = {"runs": RUNS_SCHEMA, "epochs": EPOCHS_SCHEMA}
 
 MAX_BUFFERED_EPOCHS = 1_000_000
 """Rows of `epochs` (about 150 MB) that close a shard whatever the time."""
 
-_VERSION_KEY = b"minibutter_schema_version"
 _NAME = re.compile(r"part-[^-]+-(?P<host>.+)-(?P<pid>\d+)-\d+-[0-9a-f]+")
-
-
-class StoreError(Exception):
-    """A directory or a file of results cannot be used as it is; the message says what to do."""
-
-
-class UnreadableShard(StoreError):
-    """A file is missing, damaged, or not a table of ours."""
 
 
 @dataclass(frozen=True)
@@ -152,14 +138,15 @@ class ShardWriter:
         self._last_flush_s = self._clock()
         if not self._runs:
             return
-        unique = f"{os.getpid()}-{self._sequence:05d}-{secrets.token_hex(4)}"
-        shard = Shard(self._directory, f"part-{self._label}-{host_name()}-{unique}")
+        shard = new_shard(self._directory, self._label, self._sequence)
         self._sequence += 1
+        runs, epochs = pa.concat_tables(self._runs), pa.concat_tables(self._epochs)
         try:
-            _commit(shard, runs=pa.concat_tables(self._runs), epochs=pa.concat_tables(self._epochs))
+            commit(shard, runs, epochs)
         finally:
-            # Without its temporary file nobody can finish step (4) any more: what can be seen of
-            # `runs` now is final, also when an interrupt or a full disk ended the commit early.
+            # Without its temporary file nobody can finish step (4) any more: what can be seen
+            # of `runs` now is final, also when an interrupt or a full disk ended the commit
+            # early.
             shard.unfinished("runs").unlink(missing_ok=True)
             if shard.closed("runs").exists():
                 self._runs, self._epochs, self._n_epochs = [], [], 0
@@ -168,117 +155,52 @@ class ShardWriter:
                 shard.closed("epochs").unlink(missing_ok=True)
 
 
+def new_shard(directory: Path, label: str, sequence: int) -> Shard:
+    """A pair of files that nobody else writes; `sequence` counts those of this process."""
+    unique = f"{os.getpid()}-{sequence:05d}-{secrets.token_hex(4)}"
+    return Shard(directory, f"part-{label}-{host_name()}-{unique}")
+
+
 def visible_shards(directory: Path) -> list[Shard]:
-    """Shards of which a file is visible, by name, but for those between their two renames."""
-    names = {path.stem for table in SCHEMAS for path in (directory / table).glob("[!.]*.parquet")}
-    shards = (Shard(directory, name) for name in sorted(names))
-    # A temporary file that is gone by now was renamed before now: the pair is complete.
-    return [shard for shard in shards if not shard.unfinished("runs").exists()]
-
-
-def read_shard(path: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """One file of `table`, its page checksums verified; no columns read only the footer.
+    """Shards of which a file is visible, by name, but for those between their two renames.
 
     Raises
     ------
-    UnreadableShard
-        If the file is missing, truncated, damaged, or has other columns than ours.
     StoreError
-        If another version of minibutter wrote it, or the system does not let us read it.
+        If the system does not let us look.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _check_schema(path, file.schema_arrow, table)
-            return file.read(columns=columns)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        # Arrow reports damage as an OSError without number; a number comes from the system.
-        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
-            raise StoreError(f"{path} cannot be read ({os.strerror(error.errno)})") from error
-        what = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
-        first_line = str(error).splitlines()[0]
-        raise UnreadableShard(f"{path} {what} ({first_line})") from error
-
-
-def _check_schema(path: Path, found: pa.Schema, table: str) -> None:
-    version = (found.metadata or {}).get(_VERSION_KEY)
-    if version not in (None, str(SCHEMA_VERSION).encode()):
+        names = {name for table in SCHEMAS for name in _names(directory / table)}
+        shards = (Shard(directory, name) for name in sorted(names))
+        # A temporary file that is gone by now was renamed before now: the pair is complete.
+        return [shard for shard in shards if not shard.unfinished("runs").exists()]
+    except OSError as error:
         raise StoreError(
-            f"{path} has schema version {version.decode()}, this minibutter reads version "
-            f"{SCHEMA_VERSION}; use the minibutter that wrote it, or another directory"
-        )
-    if version is None or not found.equals(SCHEMAS[table]):
-        raise UnreadableShard(f"{path} is not a table of {table} of minibutter")
+            f"{error.filename} cannot be read ({error.strerror}); ask its owner to let you, or "
+            "give another directory"
+        ) from error
 
 
-def read_pair(runs: Path, epochs: Path, columns: Sequence[str]) -> pa.Table:
-    """Columns of the file `runs`, once it is certain that `epochs` holds the epochs of its runs.
-
-    Raises
-    ------
-    UnreadableShard, StoreError
-        As `read_shard`; also if the two files do not belong together.
-    """
-    table = read_shard(runs, "runs", list(dict.fromkeys([*columns, "epochs_completed"])))
-    promised = pc.sum(table["epochs_completed"], min_count=0).as_py()
-    stored = len(read_shard(epochs, "epochs", []))
-    if promised != stored:
-        raise UnreadableShard(f"{epochs} has {stored} epochs, its runs have {promised}")
-    return table.select(list(columns))
+def _names(folder: Path) -> list[str]:
+    # Not `glob`, which finds nothing where it may not look.
+    try:
+        with os.scandir(folder) as entries:
+            paths = [Path(entry) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [path.stem for path in paths if path.suffix == ".parquet" and path.name[0] != "."]
 
 
-def _commit(shard: Shard, runs: pa.Table, epochs: pa.Table) -> None:
-    _write(runs, shard.unfinished("runs"))
-    _write(epochs, shard.unfinished("epochs"))
+def commit(shard: Shard, runs: pa.Table, epochs: pa.Table) -> None:
+    """Write a pair of files in the four steps."""
+    write_table(runs, shard.unfinished("runs"))
+    write_table(epochs, shard.unfinished("epochs"))
     shard.unfinished("epochs").replace(shard.closed("epochs"))
     # The renames must reach the disk in this order, or a power cut could keep only the second.
-    sync_folder(shard.directory / "epochs")
+    sync(shard.directory / "epochs")
     try:
         shard.unfinished("runs").replace(shard.closed("runs"))
     except FileNotFoundError:
         if not shard.closed("runs").exists():
             raise
-    sync_folder(shard.directory / "runs")
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    # Byte-stream split puts the exponents of neighbouring epochs side by side, which halves a
-    # metric under zstd. Nullable columns keep the plain encoding: Arrow 11 and 16.0 and some
-    # readers in other languages decode a split column with nulls wrongly.
-    # The epoch counts up, so its differences are stored.
-    texts = [field.name for field in table.schema if field.type == pa.string()]
-    floats = [
-        field.name
-        for field in table.schema
-        if pa.types.is_floating(field.type) and not field.nullable
-    ]
-    with path.open("wb") as file:
-        pq.write_table(
-            table,
-            file,
-            version="2.6",
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=texts,
-            use_byte_stream_split=floats,
-            column_encoding={"epoch": "DELTA_BINARY_PACKED"},
-            write_page_checksum=True,
-        )
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in `folder` are on the disk, where the file system can promise it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def host_name() -> str:
-    """Name of this machine as it stands in the names of shards."""
-    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "_"
+    sync(shard.directory / "runs")

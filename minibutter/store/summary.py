@@ -22,8 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from minibutter.store.files import StoreError, sync
 from minibutter.store.schema import ENERGY_QUALITIES, EXPERIMENT_COLUMNS
-from minibutter.store.shards import StoreError, sync_folder
 from minibutter.store.tables import read_epochs, read_runs
 
 _LOSS_STATISTICS = ("num_finite", "min", "q1", "median", "q3", "max", "avg", "stddev")
@@ -311,4 +311,4 @@ def _write_frame(frame: pd.DataFrame, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pq.write_table(pa.table(columns), temporary, compression="zstd")
     temporary.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)

@@ -17,21 +17,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from minibutter.store.files import StoreError
+from minibutter.store.manifest import MANIFEST
+from minibutter.store.parquet import SCHEMAS, read_pair, read_shard
 from minibutter.store.schema import EPOCHS_SCHEMA, RUNS_SCHEMA, STATUSES
-from minibutter.store.shards import (
-    SCHEMAS,
-    Shard,
-    StoreError,
-    read_pair,
-    read_shard,
-    visible_shards,
-)
+from minibutter.store.shards import Shard, visible_shards
 
 _MASKED_TYPES = {
     pa.int32(): pd.Int32Dtype(),
     pa.int64(): pd.Int64Dtype(),
     pa.bool_(): pd.BooleanDtype(),
 }
+
+_MAX_SLICES = 2000
+"""Cutting a table into more slices than this takes longer than picking its rows one by one."""
 
 
 def finished_runs(directory: str | Path) -> tuple[dict[str, str], list[str]]:
@@ -103,7 +102,14 @@ def read_epochs(
         If a column is unknown.
     """
     columns = _known_columns(columns, "epochs")
-    directory = Path(directory)
+    epochs, problems = epoch_rows(Path(directory), columns, run_ids)
+    return _with_problems(_frame(epochs.select(columns)), problems)
+
+
+def epoch_rows(
+    directory: Path, columns: Sequence[str], run_ids: Iterable[str] | None = None
+) -> tuple[pa.Table, list[str]]:
+    """As `read_epochs`, but an Arrow table, which has `run_id` and `epoch` in any case."""
     runs, problems = _stored_runs(directory, ["run_id"])
     if run_ids is not None:
         runs = runs[runs["run_id"].isin(list(run_ids))]
@@ -112,9 +118,12 @@ def read_epochs(
     parts = [EPOCHS_SCHEMA.empty_table().select(to_read)]
     for name, wanted in runs.groupby("shard")["run_id"]:
         path = Shard(directory, name).closed("epochs")
+        some = None if run_ids is None else wanted.tolist()
         try:
-            part = read_shard(path, "epochs", to_read)
+            part = read_shard(path, "epochs", to_read, some)
         except StoreError as problem:
+            if _is_gone(directory, [name]):
+                return epoch_rows(directory, columns, run_ids)
             problems.append(
                 f"{problem}; to run its runs again, move it and the file of the same name in runs/ "
                 "out of the directory and resume the sweep"
@@ -122,13 +131,11 @@ def read_epochs(
             continue
         is_wanted = pc.is_in(part["run_id"], value_set=pa.array(wanted, pa.string()))
         parts.append(part if pc.all(is_wanted).as_py() else part.filter(is_wanted))
-    epochs = pa.concat_tables(parts)
-    return _with_problems(_frame(epochs.take(_order(epochs)).select(columns)), problems)
+    return in_order(pa.concat_tables(parts)), problems
 
 
 def _stored_runs(directory: Path, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    if not directory.is_dir():
-        raise StoreError(f"{directory} does not exist; give the directory of a sweep (--out)")
+    require_results(directory)
     runs, problems = _closed_runs(directory, columns)
     if runs.empty:
         ignored = "".join(f"\n  {problem}" for problem in problems)
@@ -139,38 +146,90 @@ def _stored_runs(directory: Path, columns: list[str]) -> tuple[pd.DataFrame, lis
     return runs, problems
 
 
-def _closed_runs(directory: Path, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """One row a run: `columns`, and the name of the shard that counts for it.
+def require_results(directory: Path) -> None:
+    """Refuse what cannot be the directory of a sweep; one without a finished run passes.
 
-    Two processes that did the same run have computed the same numbers; of a run that failed once
-    and was repeated, the better outcome counts. Further ties go to the later start.
+    Raises
+    ------
+    StoreError
+        If it does not exist, is a file, may not be read, or holds something else.
     """
+    try:
+        names = sorted(path.name for path in directory.iterdir() if path.name[0] != ".")
+    except OSError as error:
+        what = {
+            FileNotFoundError: "does not exist",
+            NotADirectoryError: "is a file",
+        }.get(type(error), f"cannot be read ({error.strerror})")
+        raise StoreError(f"{directory} {what}; give the directory of a sweep (--out)") from error
+    if names and not {MANIFEST, *SCHEMAS}.intersection(names):
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise StoreError(
+            f"{directory} holds no results: there is neither {MANIFEST} nor runs/ nor epochs/, but "
+            f"{listed}; give the directory of a sweep (--out)"
+        )
+
+
+def _closed_runs(directory: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """One row a run: `columns`, and the name of the shard that counts for it."""
+    runs, problems = all_runs(directory, visible_shards(directory), columns)
+    if _is_gone(directory, problems):
+        return _closed_runs(directory, columns)
+    return best_of_each(runs), list(problems.values())
+
+
+def all_runs(
+    directory: Path, shards: Iterable[Shard], columns: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Every row that these shards have in `runs`, with the name of the shard, and by the names of
+    those that were ignored the reason."""
     to_read = list(dict.fromkeys([*columns, "run_id", "status", "started_at"]))
-    parts, names, problems = [RUNS_SCHEMA.empty_table().select(to_read)], [], []
-    for shard in visible_shards(directory):
+    parts, names, problems = [RUNS_SCHEMA.empty_table().select(to_read)], [], {}
+    for shard in shards:
         try:
             part = read_pair(shard.closed("runs"), shard.closed("epochs"), to_read)
         except StoreError as problem:
-            problems.append(f"ignored {shard.name}: {problem}")
+            problems[shard.name] = f"ignored {shard.name}: {problem}"
         else:
             parts.append(part)
             names += [shard.name] * len(part)
     runs = _frame(pa.concat_tables(parts)).assign(shard=np.array(names, dtype=object))
-    preference = runs["status"].map(STATUSES.index)
-    runs = (
-        runs.assign(preference=preference)
+    return runs, problems
+
+
+def best_of_each(runs: pd.DataFrame) -> pd.DataFrame:
+    """The row that counts for every run, ordered by `run_id`.
+
+    Two processes that did the same run have computed the same numbers; of a run that failed once
+    and was repeated, the better outcome counts. Further ties go to the later start.
+    """
+    return (
+        runs.assign(preference=runs["status"].map(STATUSES.index))
         .sort_values(["run_id", "preference", "started_at", "shard"])
         .drop_duplicates("run_id", keep="last")
         .drop(columns="preference")
+        .reset_index(drop=True)
     )
-    return runs.reset_index(drop=True), problems
 
 
-def _order(epochs: pa.Table) -> np.ndarray:
+def _is_gone(directory: Path, shards: Iterable[str]) -> bool:
+    """Whether one of these shards was replaced since it was listed."""
+    return bool(set(shards) - {shard.name for shard in visible_shards(directory)})
+
+
+def in_order(epochs: pa.Table) -> pa.Table:
+    """The rows by `run_id` and `epoch`; a table that is in order already costs nothing."""
     # Sorting a few distinct names and then integers is ten times faster than sorting long texts.
     run_ids = epochs["run_id"].combine_chunks().dictionary_encode()
     ranks = np.argsort(np.argsort(run_ids.dictionary.to_numpy(zero_copy_only=False)))
-    return np.lexsort((epochs["epoch"].to_numpy(), ranks[run_ids.indices.to_numpy()]))
+    order = np.lexsort((epochs["epoch"].to_numpy(), ranks[run_ids.indices.to_numpy()]))
+    # A run's rows mostly stand together: moving them together is much faster than one by one.
+    starts = np.flatnonzero(np.diff(order, prepend=-2) != 1)
+    if len(starts) > _MAX_SLICES:
+        return epochs.take(order)
+    lengths = np.diff(starts, append=len(order))
+    slices = [epochs.slice(order[s], n) for s, n in zip(starts, lengths, strict=True)]
+    return pa.concat_tables(slices) if len(slices) > 1 else epochs
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

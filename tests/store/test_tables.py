@@ -1,8 +1,10 @@
+import os
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from minibutter.store import (
@@ -13,8 +15,10 @@ from minibutter.store import (
     finished_runs,
     read_epochs,
     read_runs,
+    tables,
 )
 from minibutter.store.schema import COUNTERS
+from minibutter.store.parquet import read_shard, write_table
 
 
 def test_rows_come_in_one_order_however_they_were_written(tmp_path, make_run, make_epochs):
@@ -35,6 +39,17 @@ def test_rows_come_in_one_order_however_they_were_written(tmp_path, make_run, ma
     assert frames[0][1]["epoch"].tolist() == [1, 2, 3, 4] * 20
     assert frames[0][1].columns.tolist() == EPOCHS_SCHEMA.names
     np.testing.assert_array_equal(frames[0][1]["test_loss"][4:8], rows["r01"]["test_loss"])
+
+
+@pytest.mark.parametrize("max_slices", [0, 1, 10**6])
+def test_rows_are_put_in_order_by_slices_and_one_by_one_alike(max_slices, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"run_id": np.repeat(["c", "a", "b"], 4), "epoch": [1, 2, 4, 3] * 3})
+    rows["test_loss"] = rng.random(12).astype(np.float32)
+    monkeypatch.setattr(tables, "_MAX_SLICES", max_slices)
+    ordered = tables.in_order(pa.Table.from_pandas(rows)).to_pandas()
+    expected = rows.sort_values(["run_id", "epoch"], ignore_index=True)
+    pd.testing.assert_frame_equal(ordered, expected)
 
 
 def test_frame_has_the_types_of_the_schema(tmp_path, store_runs):
@@ -71,6 +86,19 @@ def test_columns_and_runs_can_be_chosen(tmp_path, store_runs):
     assert none.columns.tolist() == EPOCHS_SCHEMA.names
     with pytest.raises(ValueError, match="no column 'test_los'; did you mean 'test_loss'"):
         read_epochs(tmp_path, columns=["test_los"])
+
+
+def test_parts_of_a_file_without_the_wanted_runs_are_not_read(tmp_path, store_runs):
+    store_runs(tmp_path, "r0", "r1", "r2", "r3")
+    (path,) = (tmp_path / "epochs").glob("*.parquet")
+    write_table(pq.read_table(path), path, group_rows=3)
+    assert pq.ParquetFile(path).metadata.num_row_groups == 4
+    for wanted in ({"r1"}, {"r3", "r0"}, {"r00", "s"}, set()):
+        found = read_shard(path, "epochs", ["run_id"], sorted(wanted))
+        assert set(found["run_id"].to_pylist()) == wanted & {"r0", "r1", "r2", "r3"}
+        assert set(read_epochs(tmp_path, run_ids=wanted)["run_id"]) == set(
+            found["run_id"].to_pylist()
+        )
 
 
 def test_run_done_twice_appears_once(tmp_path, store_runs):
@@ -133,6 +161,35 @@ def test_nothing_stored_says_what_to_do(tmp_path, store_runs):
     (path,) = (tmp_path / "runs").glob("*.parquet")
     path.write_bytes(b"")
     with pytest.raises(StoreError, match="is damaged"):
+        read_runs(tmp_path)
+
+
+def test_what_is_no_directory_of_results_is_named(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(StoreError, match=r"holds no results: .* but thesis.tex; give the dir"):
+        read_runs(tmp_path)
+    with pytest.raises(StoreError, match=r"thesis.tex is a file; give the directory"):
+        read_epochs(tmp_path / "thesis.tex")
+
+
+@pytest.mark.parametrize("folder", ["", "epochs"])
+def test_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    tmp_path, store_runs, monkeypatch, folder
+):
+    """Injected, because the tests may run as root, whom no mode bit stops."""
+    store_runs(tmp_path, "r0")
+
+    def refusing(real):
+        def look(path):
+            if path == tmp_path / folder:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
+
+        return look
+
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir))
+    monkeypatch.setattr(os, "listdir", refusing(os.listdir))
+    with pytest.raises(StoreError, match=r"cannot be read \(Permission denied\)"):
         read_runs(tmp_path)
 
 
