@@ -7,6 +7,7 @@ other room imports pyarrow.
 """
 
 from minibutter.store.accounts import read_accounts, write_accounts
+from minibutter.store.compaction import Compaction, compact
 from minibutter.store.files import StoreError
 from minibutter.store.manifest import open_directory
 from minibutter.store.recovery import recover
@@ -27,8 +28,10 @@ __all__ = [
     "METRICS",
     "RUNS_SCHEMA",
     "SCHEMA_VERSION",
+    "Compaction",
     "ShardWriter",
     "StoreError",
+    "compact",
     "finished_runs",
     "open_directory",
     "read_accounts",

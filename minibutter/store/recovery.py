@@ -8,6 +8,7 @@ that the two tables agree again and pandas, DuckDB or any other reader can open 
 from pathlib import Path
 
 from minibutter.store.files import UnreadableShard, host_name, is_alive, sync
+from minibutter.store.generations import remove_dead_stages, shared_lock
 from minibutter.store.parquet import SCHEMAS, read_pair
 from minibutter.store.shards import Shard, visible_shards
 
@@ -17,9 +18,10 @@ _AGAIN = "its runs will be run again"
 def recover(directory: str | Path) -> list[str]:
     """Finish, clean or set aside what killed processes left; to be called by one rank.
 
-    Commits that were cut between their two renames are finished. Temporary files are removed if
-    their process ran on this machine and has ended. Files that are damaged, foreign or without
-    partner are moved, with their partner, to `directory/quarantine/`. Hidden files of others stay.
+    Commits that were cut between their two renames are finished, and so are exchanges of all files
+    (`generations`). Temporary files are removed if their process ran on this machine and has ended.
+    Files that are damaged, foreign or without partner are moved, with their partner, to
+    `directory/quarantine/`. Hidden files of others stay.
     Pages of the large table are not read here: damage inside them is reported by `read_epochs`.
 
     Parameters
@@ -37,12 +39,16 @@ def recover(directory: str | Path) -> list[str]:
         If a file was written by another schema version or is not ours to read.
     """
     directory = Path(directory)
-    return [
-        *_finish_commits(directory),
-        *_remove_dead_files(directory),
-        *_set_foreign_files_aside(directory),
-        *_set_faulty_pairs_aside(directory),
-    ]
+    if not directory.is_dir():
+        return []
+    with shared_lock(directory):
+        return [
+            *remove_dead_stages(directory),
+            *_finish_commits(directory),
+            *_remove_dead_files(directory),
+            *_set_foreign_files_aside(directory),
+            *_set_faulty_pairs_aside(directory),
+        ]
 
 
 def _finish_commits(directory: Path) -> list[str]:

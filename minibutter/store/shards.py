@@ -2,13 +2,14 @@
 
 A sweep's directory holds `runs/*.parquet` and `epochs/*.parquet`. A *shard* is a pair of files of
 one name, one in each folder, written by one process and never changed afterwards; there is no
-server, no lock and no shared file. A run is done when it stands in a closed shard.
+server and no shared file. A run is done when it stands in a closed shard.
 
 The pair is committed in four steps, so that a kill at any instant can be told from what it left:
 (1) `runs/.NAME.tmp` is written and flushed to the disk, (2) `epochs/.NAME.tmp` likewise,
 (3) the second is renamed to `epochs/NAME.parquet`, (4) the first to `runs/NAME.parquet`. Before (3)
 nothing is visible; after (3) both files are complete, and step (4) may be done by anybody, at any
-time, from any machine. `recover` does it, and `ShardWriter` does not mind being helped.
+time, from any machine. `recover` does it, and `ShardWriter` does not mind being helped. No rank
+waits for another: only an exchange of all files (`generations`) keeps commits waiting.
 """
 
 import os
@@ -23,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from minibutter.store.files import StoreError, host_name, sync
+from minibutter.store.generations import shared_lock, table_folder
 from minibutter.store.parquet import SCHEMAS, write_table
 from minibutter.store.rows import epoch_table, run_table
 
@@ -41,11 +43,11 @@ class Shard:
 
     def closed(self, table: str) -> Path:
         """The file of `table` ("runs" or "epochs") that readers see."""
-        return self.directory / table / f"{self.name}.parquet"
+        return table_folder(self.directory, table) / f"{self.name}.parquet"
 
     def unfinished(self, table: str) -> Path:
         """The hidden file of `table` that is being written; readers of Parquet skip it."""
-        return self.directory / table / f".{self.name}.tmp"
+        return table_folder(self.directory, table) / f".{self.name}.tmp"
 
     def owner(self) -> tuple[str, int] | None:
         """Host name and process id of the writer, or None for a name of another form."""
@@ -141,18 +143,19 @@ class ShardWriter:
         shard = new_shard(self._directory, self._label, self._sequence)
         self._sequence += 1
         runs, epochs = pa.concat_tables(self._runs), pa.concat_tables(self._epochs)
-        try:
-            commit(shard, runs, epochs)
-        finally:
-            # Without its temporary file nobody can finish step (4) any more: what can be seen
-            # of `runs` now is final, also when an interrupt or a full disk ended the commit
-            # early.
-            shard.unfinished("runs").unlink(missing_ok=True)
-            if shard.closed("runs").exists():
-                self._runs, self._epochs, self._n_epochs = [], [], 0
-            else:
-                shard.unfinished("epochs").unlink(missing_ok=True)
-                shard.closed("epochs").unlink(missing_ok=True)
+        with shared_lock(self._directory):
+            try:
+                commit(shard, runs, epochs)
+            finally:
+                # Without its temporary file nobody can finish step (4) any more: what can be seen
+                # of `runs` now is final, also when an interrupt or a full disk ended the commit
+                # early.
+                shard.unfinished("runs").unlink(missing_ok=True)
+                if shard.closed("runs").exists():
+                    self._runs, self._epochs, self._n_epochs = [], [], 0
+                else:
+                    shard.unfinished("epochs").unlink(missing_ok=True)
+                    shard.closed("epochs").unlink(missing_ok=True)
 
 
 def new_shard(directory: Path, label: str, sequence: int) -> Shard:
@@ -170,7 +173,7 @@ def visible_shards(directory: Path) -> list[Shard]:
         If the system does not let us look.
     """
     try:
-        names = {name for table in SCHEMAS for name in _names(directory / table)}
+        names = {name for table in SCHEMAS for name in _names(table_folder(directory, table))}
         shards = (Shard(directory, name) for name in sorted(names))
         # A temporary file that is gone by now was renamed before now: the pair is complete.
         return [shard for shard in shards if not shard.unfinished("runs").exists()]

@@ -175,7 +175,7 @@ def _closed_runs(directory: Path, columns: Sequence[str]) -> tuple[pd.DataFrame,
     runs, problems = all_runs(directory, visible_shards(directory), columns)
     if _is_gone(directory, problems):
         return _closed_runs(directory, columns)
-    return best_of_each(runs), list(problems.values())
+    return best_of_each(runs).reset_index(drop=True), list(problems.values())
 
 
 def all_runs(
@@ -198,7 +198,7 @@ def all_runs(
 
 
 def best_of_each(runs: pd.DataFrame) -> pd.DataFrame:
-    """The row that counts for every run, ordered by `run_id`.
+    """The row that counts for every run, ordered by `run_id`; the index stays.
 
     Two processes that did the same run have computed the same numbers; of a run that failed once
     and was repeated, the better outcome counts. Further ties go to the later start.
@@ -208,7 +208,6 @@ def best_of_each(runs: pd.DataFrame) -> pd.DataFrame:
         .sort_values(["run_id", "preference", "started_at", "shard"])
         .drop_duplicates("run_id", keep="last")
         .drop(columns="preference")
-        .reset_index(drop=True)
     )
 
 
