@@ -8,6 +8,7 @@ other room imports pyarrow.
 
 from minibutter.store.accounts import read_accounts, write_accounts
 from minibutter.store.compaction import Compaction, compact
+from minibutter.store.compaction import Compaction, compact, forget
 from minibutter.store.files import StoreError
 from minibutter.store.manifest import open_directory
 from minibutter.store.recovery import recover
@@ -33,6 +34,7 @@ __all__ = [
     "StoreError",
     "compact",
     "finished_runs",
+    "forget",
     "open_directory",
     "read_accounts",
     "read_epochs",

@@ -5,9 +5,11 @@ what readers, and the metadata servers of clusters, want. `compact` gathers the 
 shards, ordered by run and epoch, reads back what it wrote, and exchanges the files in one step
 (`generations`). Sweeps may go on and others may read meanwhile, and a kill at any moment loses no
 row and shows none twice.
+
+`forget` is the same exchange without some of the runs.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from minibutter.store.files import StoreError, remedy
 from minibutter.store.generations import Stage
 from minibutter.store.parquet import SCHEMAS, read_shard, write_table
 from minibutter.store.recovery import recover
-from minibutter.store.shards import Shard, new_shard, visible_shards
+from minibutter.store.shards import Shard, commit, new_shard, visible_shards
 from minibutter.store.tables import all_runs, best_of_each, in_order, require_results
 
 MAX_EPOCHS = 2_000_000
@@ -113,6 +115,55 @@ def _write_groups(directory: Path, rows: "_Rows", counted: pd.Index) -> list[str
     return replaced
 
 
+def forget(
+    directory: str | Path, is_forgotten: Callable[[pd.DataFrame], pd.Series]
+) -> pd.DataFrame:
+    """Take runs out of a directory, as if they had not been done yet.
+
+    Their rows are kept in `quarantine/`, so that nothing is lost for good.
+
+    Parameters
+    ----------
+    directory : directory of a sweep.
+    is_forgotten : says for every row of `runs`, with `run_id`, `status` and `error`, whether it
+        shall go.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows that went, with `attrs["problems"]`, a list of the shards that were left and why.
+
+    Raises
+    ------
+    StoreError
+        As `compact`.
+    """
+    directory = Path(directory)
+    require_results(directory)
+    recover(directory)
+    rows = _Rows(directory)
+    forgotten = rows.runs.index[is_forgotten(rows.runs)]
+    names = sorted(rows.runs.loc[forgotten, "shard"].unique())
+    with Stage(directory) as stage:
+        replaced = []
+        for sequence, name in enumerate(names):
+            of_shard = rows.runs.index[rows.runs["shard"] == name]
+            rest = new_shard(stage.path, "rest", sequence)
+            try:
+                rows.write(rest, [name], of_shard.difference(forgotten))
+            except _UnreadablePart as part:
+                rows.problems.append(f"left {name} as it is: {part}")
+            else:
+                replaced.append(name)
+        if replaced:
+            rows.keep(directory / "quarantine", replaced, forgotten)
+            stage.publish(replaced)
+    gone = rows.runs.loc[forgotten]
+    gone = gone[gone["shard"].isin(replaced)].drop(columns="shard").reset_index(drop=True)
+    gone.attrs["problems"] = rows.problems
+    return gone
+
+
 class _UnreadablePart(Exception):
     """A shard whose rows cannot be had."""
 
@@ -143,6 +194,18 @@ class _Rows:
         if len(runs):
             _write(runs, "runs", target, self._directory)
             _write(epochs, "epochs", target, self._directory)
+
+    def keep(self, folder: Path, names: list[str], index: pd.Index) -> None:
+        """Commit rows of some shards to another folder, where readers do not look for them."""
+        try:
+            for table in SCHEMAS:
+                (folder / table).mkdir(parents=True, exist_ok=True)
+            commit(new_shard(folder, "forgotten", 0), *self._read(names, index))
+        except OSError as error:
+            raise StoreError(
+                f"{folder} cannot keep the runs to be forgotten ({error.strerror}); nothing was "
+                f"changed; {remedy(error)}"
+            ) from error
 
     def _read(self, names: list[str], index: pd.Index) -> tuple[pa.Table, pa.Table]:
         parts = {table: [schema.empty_table()] for table, schema in SCHEMAS.items()}
