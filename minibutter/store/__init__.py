@@ -20,7 +20,8 @@ from minibutter.store.schema import (
     SCHEMA_VERSION,
 )
 from minibutter.store.shards import ShardWriter
-from minibutter.store.summary import summarize_epochs, summarize_experiments, write_summary
+from minibutter.store.summaries import write_summary
+from minibutter.store.summary import summarize_epochs, summarize_experiments
 from minibutter.store.tables import finished_runs, read_epochs, read_runs
 
 __all__ = [

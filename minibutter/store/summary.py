@@ -9,22 +9,21 @@ laid beside the published ones:
 * `num_finite` counts finite values; min, max, avg and stddev (n - 1) leave NaN out;
 * the epoch of an extremum is the first, from 1, at which a run attains its own extremum.
 
+There are three tables: experiments; their epochs, with the statistics of BUTTER's
+`complete_summary`; and a thinned table of epochs with those of BUTTER-E's `summary_by_epoch`, among
+them the best value so far, which says what it takes to reach a loss.
+
 Failed runs are counted and enter no statistic. Diverged and stopped runs do. Unlike `loss` in the
 published files, the loss here does not contain the penalty.
 """
 
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from minibutter.store.files import StoreError, sync
 from minibutter.store.schema import ENERGY_QUALITIES, EXPERIMENT_COLUMNS
-from minibutter.store.tables import read_epochs, read_runs
+from minibutter.store.statistics import best_so_far, extremum_of_runs, grouped_statistics
 
 _LOSS_STATISTICS = ("num_finite", "min", "q1", "median", "q3", "max", "avg", "stddev")
 _METRIC_STATISTICS = ("q1", "median", "q3", "avg", "stddev")
@@ -38,18 +37,22 @@ _EPOCH_STATISTICS = {
         for metric in ("accuracy", "mean_squared_error", "kullback_leibler_divergence")
     },
 }
+_PERCENTILES = tuple(f"quantile_{percent}" for percent in (0, 25, 50, 75, 100))
 _EXTREMA = {
     "test_loss": "min",
     "test_accuracy": "max",
     "test_mean_squared_error": "min",
     "test_kullback_leibler_divergence": "min",
 }
-_QUANTILES = {"q1": 0.25, "median": 0.5, "q3": 0.75}
 
-_RUN_COLUMNS = [
+EPOCH_COLUMNS = tuple(_EPOCH_STATISTICS)
+"""Columns of `epochs` that the summaries are made from, beside `run_id` and `epoch`."""
+
+RUN_COLUMNS = (
     *("run_id", "experiment_id", "status", "diverged", "duration_s", "energy_j", "energy_quality"),
     *EXPERIMENT_COLUMNS,
-]
+)
+"""Columns of `runs` that the summaries are made from."""
 
 
 def summarize_epochs(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
@@ -64,26 +67,66 @@ def summarize_epochs(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row for each experiment and each epoch that at least one of its runs reached, ordered
-        by both; `num_runs` runs went into a row. Columns are named `test_loss_median` and so on.
+        by both; `num_runs` runs went into a row, and `num` of them reached it. Columns are named
+        `test_loss_median` and so on.
     """
     places = _places(runs, epochs)
     epoch = places.epochs["epoch"].to_numpy(np.int64)
-    n_epochs = np.zeros(len(places.experiment_ids), dtype=np.int64)
-    np.maximum.at(n_epochs, places.experiment, epoch)
-    first_row = np.cumsum(n_epochs) - n_epochs
-    row = first_row[places.experiment] + epoch - 1
-
-    experiment_of_row = np.repeat(np.arange(len(n_epochs)), n_epochs)
-    runs_of_row = places.n_runs[experiment_of_row]
-    columns = {
-        "experiment_id": places.experiment_ids[experiment_of_row],
-        "epoch": np.arange(len(experiment_of_row)) - first_row[experiment_of_row] + 1,
-        "num_runs": runs_of_row,
-    }
+    layout = _lay_out(places, epoch, np.arange(1, epoch.max(initial=0) + 1))
+    columns = layout.columns
     for name, wanted in _EPOCH_STATISTICS.items():
         values = places.epochs[name].to_numpy(np.float64)
-        columns |= _grouped_statistics(name, wanted, values, row, places.column, runs_of_row)
+        columns |= grouped_statistics(
+            name, wanted, values, layout.row, places.column, columns["num_runs"]
+        )
     return pd.DataFrame(columns)
+
+
+def summarize_by_epoch(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    """Quantiles over the repetitions, of an epoch and of the best so far, at `thin_epochs`.
+
+    Parameters
+    ----------
+    runs, epochs : as for `summarize_epochs`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each experiment and each of these epochs that a run reached, ordered by both.
+        Columns are named `test_loss_quantile_50`, `test_loss_best_quantile_50`,
+        `test_loss_best_epoch_quantile_50`, `train_loss_quantile_50` and so on.
+    """
+    places = _places(runs, epochs)
+    epoch = places.epochs["epoch"].to_numpy(np.int64)
+    order = np.lexsort((epoch, places.run))
+    starts = np.flatnonzero(np.diff(places.run, prepend=-1))
+    layout = _lay_out(places, epoch, thin_epochs(epoch.max(initial=0)))
+    columns, shown = layout.columns, layout.row >= 0
+    row, column = layout.row[shown], places.column[shown]
+
+    def add(name: str, wanted: tuple[str, ...], values: np.ndarray) -> None:
+        nonlocal columns
+        of_rows = values[shown]
+        columns |= grouped_statistics(name, wanted, of_rows, row, column, columns["num_runs"])
+
+    for name, end in _EXTREMA.items():
+        values = places.epochs[name].to_numpy(np.float64)
+        add(name, _PERCENTILES, values)
+        ordered = best_so_far(values[order], epoch[order], starts, end)
+        for what, wanted in (("best", _PERCENTILES), ("best_epoch", ("quantile_50",))):
+            so_far = np.empty(len(order))
+            so_far[order] = ordered[what]
+            add(f"{name}_{what}", wanted, so_far)
+        of_training = name.replace("test", "train")
+        add(of_training, ("quantile_50",), places.epochs[of_training].to_numpy(np.float64))
+    return pd.DataFrame(columns)
+
+
+def thin_epochs(last: int) -> np.ndarray:
+    """Epochs that a curve on a logarithmic axis needs: 1 to 32, then 50 in every decade."""
+    exponents = np.arange(np.floor(50 * np.log10(32)), 50 * np.log10(max(last, 32)) + 1) / 50
+    grid = np.union1d(np.arange(1, 33), np.rint(10**exponents).astype(np.int64))
+    return grid[grid <= last]
 
 
 def summarize_experiments(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
@@ -119,48 +162,41 @@ def summarize_experiments(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFr
     extrema: dict[str, np.ndarray] = {}
     for name, end in _EXTREMA.items():
         values = places.epochs[name].to_numpy(np.float64)
-        for what, of_run in _extremum_of_runs(values, epoch, starts, end).items():
-            extrema |= _grouped_statistics(
+        for what, of_run in extremum_of_runs(values, epoch, starts, end).items():
+            extrema |= grouped_statistics(
                 f"{name}_{end}_{what}", _EXTREMUM_STATISTICS, of_run, row, column, places.n_runs
             )
     experiments = experiments.join(pd.DataFrame(extrema, index=places.experiment_ids))
     return experiments.join(_measured_medians(runs)).reset_index()
 
 
-def write_summary(directory: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Summarise a sweep into `summary/experiments.parquet` and `summary/epochs.parquet`.
+class _Layout(NamedTuple):
+    """The rows of a summary by epochs: for every row of `epochs` the number of the one that it
+    belongs to, or -1, and the first columns."""
 
-    Parameters
-    ----------
-    directory : directory of the sweep.
+    row: np.ndarray
+    columns: dict[str, np.ndarray]
 
-    Returns
-    -------
-    experiments, epochs : pandas.DataFrame
-        As `summarize_experiments` and `summarize_epochs` return them, with `attrs["problems"]`.
 
-    Raises
-    ------
-    StoreError
-        If nothing is stored there, or the summary cannot be written.
-    """
-    directory = Path(directory)
-    runs = read_runs(directory, columns=_RUN_COLUMNS)
-    epochs = read_epochs(directory, columns=["run_id", "epoch", *_EPOCH_STATISTICS])
-    experiments = summarize_experiments(runs, epochs)
-    by_epoch = summarize_epochs(runs, epochs)
-    folder = directory / "summary"
-    try:
-        folder.mkdir(exist_ok=True)
-        for name, frame in (("experiments", experiments), ("epochs", by_epoch)):
-            frame.attrs["problems"] = epochs.attrs["problems"]
-            _write_frame(frame, folder / f"{name}.parquet")
-    except OSError as error:
-        raise StoreError(
-            f"{folder} cannot take the summary ({error.strerror or error}); make it writable for "
-            "you, or copy the results to a folder that is"
-        ) from error
-    return experiments, by_epoch
+def _lay_out(places: "_Places", epoch: np.ndarray, grid: np.ndarray) -> _Layout:
+    """A row for each experiment and each epoch of the ascending `grid` that a run reached."""
+    n_epochs = np.zeros(len(places.experiment_ids), dtype=np.int64)
+    np.maximum.at(n_epochs, places.experiment, epoch)
+    n_rows = np.searchsorted(grid, n_epochs, side="right")
+    first_row = np.cumsum(n_rows) - n_rows
+    place = np.searchsorted(grid, epoch)
+    is_shown = np.isin(epoch, grid)
+    row = np.where(is_shown, first_row[places.experiment] + place, -1)
+    experiment = np.repeat(np.arange(len(n_rows)), n_rows)
+    return _Layout(
+        row,
+        {
+            "experiment_id": places.experiment_ids[experiment],
+            "epoch": grid[np.arange(len(experiment)) - first_row[experiment]],
+            "num_runs": places.n_runs[experiment],
+            "num": np.bincount(row[is_shown], minlength=len(experiment)),
+        },
+    )
 
 
 class _Places(NamedTuple):
@@ -200,80 +236,6 @@ def _places(runs: pd.DataFrame, epochs: pd.DataFrame) -> _Places:
     )
 
 
-def _extremum_of_runs(
-    values: np.ndarray, epochs: np.ndarray, starts: np.ndarray, end: str
-) -> dict[str, np.ndarray]:
-    """Extremum of every run and the epoch that first attains it; NaN where all values are NaN.
-
-    A run's rows begin at `starts`, and NaN is passed over.
-    """
-    reduce = np.fmin if end == "min" else np.fmax
-    extremum = reduce.reduceat(values, starts)
-    lengths = np.diff(np.r_[starts, len(values)])
-    attains = values == np.repeat(extremum, lengths)
-    epochs_attaining = np.where(attains, epochs.astype(np.float64), np.nan)
-    return {"value": extremum, "epoch": np.fmin.reduceat(epochs_attaining, starts)}
-
-
-def _grouped_statistics(
-    name: str,
-    wanted: tuple[str, ...],
-    values: np.ndarray,
-    row: np.ndarray,
-    column: np.ndarray,
-    n_columns: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Statistics of each row of a ragged table of which `values` are the cells known.
-
-    Row r has `n_columns[r]` cells; value i stands in row `row[i]`, column `column[i]`, and all
-    other cells are NaN. Rows of one length are treated together, as a matrix: experiments of a
-    sweep have few different numbers of repetitions.
-    """
-    result = {statistic: np.full(len(n_columns), np.nan) for statistic in wanted}
-    for width in np.unique(n_columns):
-        rows = np.flatnonzero(n_columns == width)
-        place = np.full(len(n_columns), -1)
-        place[rows] = np.arange(len(rows))
-        here = place[row] >= 0
-        cells = np.full((len(rows), width), np.nan)
-        cells[place[row[here]], column[here]] = values[here]
-        for statistic, numbers in _statistics_of_rows(cells, wanted).items():
-            result[statistic][rows] = numbers
-    if "num_finite" in result:
-        result["num_finite"] = result["num_finite"].astype(np.int64)
-    return {f"{name}_{statistic}": numbers for statistic, numbers in result.items()}
-
-
-def _statistics_of_rows(cells: np.ndarray, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Statistics along the second axis of a float64 matrix that has at least one column."""
-    cells = np.sort(cells, axis=1)  # NaN goes last, which makes it the largest.
-    is_number = ~np.isnan(cells)
-    count = is_number.sum(axis=1)
-    result = {
-        "num_finite": np.isfinite(cells).sum(axis=1),
-        "min": cells[:, 0],
-        "max": cells[np.arange(len(cells)), np.maximum(count - 1, 0)],
-    }
-    result |= {statistic: _quantile(cells, q) for statistic, q in _QUANTILES.items()}
-    # An infinite value makes the average infinite and the deviation NaN: both are the answer.
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        result["avg"] = np.sum(cells, axis=1, where=is_number) / np.where(count, count, np.nan)
-        squares = np.square(cells - result["avg"][:, None])
-        degrees = np.where(count > 1, count - 1, np.nan)
-        result["stddev"] = np.sqrt(np.sum(squares, axis=1, where=is_number) / degrees)
-    return {statistic: result[statistic] for statistic in wanted}
-
-
-def _quantile(sorted_cells: np.ndarray, q: float) -> np.ndarray:
-    position = q * (sorted_cells.shape[1] - 1)
-    below = sorted_cells[:, int(np.floor(position))]
-    above = sorted_cells[:, int(np.ceil(position))]
-    with np.errstate(invalid="ignore"):
-        between = below + (position - np.floor(position)) * (above - below)
-    # Between two equal infinities the formula would say NaN.
-    return np.where(below == above, below, between)
-
-
 def _measured_medians(runs: pd.DataFrame) -> pd.DataFrame:
     """Medians over the runs that were measured, and what they are worth, of every experiment."""
     succeeded = runs[runs["status"] != "failed"]
@@ -300,15 +262,3 @@ def _measured_medians(runs: pd.DataFrame) -> pd.DataFrame:
     worst = worst.reindex(experiment_ids, fill_value=0)
     frame["energy_quality"] = [ENERGY_QUALITIES[rank] for rank in worst]
     return frame
-
-
-def _write_frame(frame: pd.DataFrame, path: Path) -> None:
-    # Column by column, because a frame as a whole would have its NaN turned into null.
-    columns = {
-        name: pa.array(column.to_numpy() if column.dtype == np.float64 else column)
-        for name, column in frame.items()
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.table(columns), temporary, compression="zstd")
-    temporary.replace(path)
-    sync(path.parent)

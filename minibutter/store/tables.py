@@ -103,7 +103,7 @@ def read_epochs(
     """
     columns = _known_columns(columns, "epochs")
     epochs, problems = epoch_rows(Path(directory), columns, run_ids)
-    return _with_problems(_frame(epochs.select(columns)), problems)
+    return _with_problems(frame_of(epochs.select(columns)), problems)
 
 
 def epoch_rows(
@@ -113,18 +113,25 @@ def epoch_rows(
     runs, problems = _stored_runs(directory, ["run_id"])
     if run_ids is not None:
         runs = runs[runs["run_id"].isin(list(run_ids))]
+    epochs, damaged = epochs_of(directory, runs, columns)
+    if is_gone(directory, damaged):
+        return epoch_rows(directory, columns, run_ids)
+    return epochs, problems + list(damaged.values())
 
+
+def epochs_of(
+    directory: Path, runs: pd.DataFrame, columns: Sequence[str]
+) -> tuple[pa.Table, dict[str, str]]:
+    """Epochs of runs, given with their shards, and by the names of shards that could not be read
+    the reason."""
     to_read = list(dict.fromkeys(["run_id", "epoch", *columns]))
-    parts = [EPOCHS_SCHEMA.empty_table().select(to_read)]
+    parts, problems = [EPOCHS_SCHEMA.empty_table().select(to_read)], {}
     for name, wanted in runs.groupby("shard")["run_id"]:
-        path = Shard(directory, name).closed("epochs")
-        some = None if run_ids is None else wanted.tolist()
         try:
-            part = read_shard(path, "epochs", to_read, some)
+            path = Shard(directory, name).closed("epochs")
+            part = read_shard(path, "epochs", to_read, wanted.tolist())
         except StoreError as problem:
-            if _is_gone(directory, [name]):
-                return epoch_rows(directory, columns, run_ids)
-            problems.append(
+            problems[name] = (
                 f"{problem}; to run its runs again, move it and the file of the same name in runs/ "
                 "out of the directory and resume the sweep"
             )
@@ -137,13 +144,18 @@ def epoch_rows(
 def _stored_runs(directory: Path, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
     require_results(directory)
     runs, problems = _closed_runs(directory, columns)
+    refuse_nothing(directory, runs, problems)
+    return runs, problems
+
+
+def refuse_nothing(directory: Path, runs: pd.DataFrame, problems: list[str]) -> None:
+    """Raise a StoreError where there is no run, which says what was ignored."""
     if runs.empty:
         ignored = "".join(f"\n  {problem}" for problem in problems)
         raise StoreError(
             f"{directory} holds no finished run yet; start its sweep, or give another directory"
             f"{ignored}"
         )
-    return runs, problems
 
 
 def require_results(directory: Path) -> None:
@@ -173,7 +185,7 @@ def require_results(directory: Path) -> None:
 def _closed_runs(directory: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
     """One row a run: `columns`, and the name of the shard that counts for it."""
     runs, problems = all_runs(directory, visible_shards(directory), columns)
-    if _is_gone(directory, problems):
+    if is_gone(directory, problems):
         return _closed_runs(directory, columns)
     return best_of_each(runs).reset_index(drop=True), list(problems.values())
 
@@ -193,7 +205,7 @@ def all_runs(
         else:
             parts.append(part)
             names += [shard.name] * len(part)
-    runs = _frame(pa.concat_tables(parts)).assign(shard=np.array(names, dtype=object))
+    runs = frame_of(pa.concat_tables(parts)).assign(shard=np.array(names, dtype=object))
     return runs, problems
 
 
@@ -211,7 +223,7 @@ def best_of_each(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _is_gone(directory: Path, shards: Iterable[str]) -> bool:
+def is_gone(directory: Path, shards: Iterable[str]) -> bool:
     """Whether one of these shards was replaced since it was listed."""
     return bool(set(shards) - {shard.name for shard in visible_shards(directory)})
 
@@ -231,7 +243,8 @@ def in_order(epochs: pa.Table) -> pa.Table:
     return pa.concat_tables(slices) if len(slices) > 1 else epochs
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """A table of ours as pandas has it: columns with nulls masked, but for floats."""
     masked = [f.name for f in table.schema if f.nullable and f.type in _MASKED_TYPES]
     frame = table.drop_columns(masked).to_pandas()
     frame[masked] = table.select(masked).to_pandas(types_mapper=_MASKED_TYPES.get)

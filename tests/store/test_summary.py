@@ -17,6 +17,7 @@ from minibutter.store import (
     summarize_experiments,
     write_summary,
 )
+from minibutter.store.summary import summarize_by_epoch, thin_epochs
 
 NAN, INF = float("nan"), float("inf")
 
@@ -46,6 +47,7 @@ def test_statistics_of_an_epoch_match_a_hand_computed_example(write_sweep):
     ).set_index(["experiment_id", "epoch"])
     assert summary.index.tolist() == [("e0", 1), ("e0", 2), ("e1", 1)]
     assert summary["num_runs"].tolist() == [4, 4, 1]
+    assert summary["num"].tolist() == [4, 3, 1]
     # Epoch 1 sorts to 1, 2, 3, 4; epoch 2 to 1, 2, NaN, NaN; quantiles lie at 0.75, 1.5, 2.25.
     expected = {
         "num_finite": [4, 2, 1],
@@ -137,6 +139,58 @@ def test_epoch_statistics_match_brute_force(seed):
                     assert_allclose(actual[f"{name}_{statistic}"], expected, rtol=1e-13, atol=0)
 
 
+def test_epochs_of_a_logarithmic_axis_are_1_to_32_and_50_in_a_decade():
+    grid = thin_epochs(30_000)
+    assert grid[:34].tolist() == [*range(1, 33), 33, 35]
+    assert grid[-1] == 28840 <= 30_000  # 10 ** (223 / 50)
+    for decade in (100, 1000):
+        assert ((grid >= decade) & (grid < 10 * decade)).sum() == 50
+    assert thin_epochs(33).tolist() == list(range(1, 34))
+    assert thin_epochs(5).tolist() == [1, 2, 3, 4, 5]
+    assert thin_epochs(0).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_quantiles_and_best_so_far_match_brute_force(seed):
+    runs, epochs = random_tables(seed)
+    summary = summarize_by_epoch(runs, epochs).set_index(["experiment_id", "epoch"])
+    joined = epochs.merge(runs, on="run_id").sort_values("epoch")
+    assert len(summary) == len(joined.groupby(["experiment_id", "epoch"]))
+    for (experiment_id, epoch), row in summary.iterrows():
+        rows = joined[joined["experiment_id"] == experiment_id]
+        n_runs = (runs["experiment_id"] == experiment_id).sum()
+        reached = rows.loc[rows["epoch"] == epoch, "run_id"]
+        assert (row["num_runs"], row["num"]) == (n_runs, len(reached))
+        missing = [NAN] * (n_runs - len(reached))
+        for name, pick in (("test_loss", min), ("test_accuracy", max)):
+            values, best, best_epochs = [], [], []
+            for run_id in reached:
+                curve = rows.loc[rows["run_id"] == run_id, name].tolist()[:epoch]
+                numbers = [value for value in curve if not math.isnan(value)]
+                values.append(curve[-1])
+                best.append(pick(numbers) if numbers else NAN)
+                best_epochs.append(curve.index(best[-1]) + 1.0 if numbers else NAN)
+            for what, of_runs in (("", values), ("_best", best)):
+                for percent in (0, 25, 50, 75, 100):
+                    expected = percentile_cont([*of_runs, *missing], percent / 100)
+                    actual = row[f"{name}{what}_quantile_{percent}"]
+                    assert_allclose(actual, expected, rtol=1e-13, atol=0)
+            expected = percentile_cont([*best_epochs, *missing], 0.5)
+            assert_allclose(row[f"{name}_best_epoch_quantile_50"], expected, rtol=1e-13, atol=0)
+
+
+def test_thinned_summary_has_the_rows_of_its_epochs(write_sweep):
+    """Two experiments of other lengths, beyond the epochs that all are shown."""
+    lengths = {"e0": 50, "e1": 35}
+    runs, epochs = write_sweep({key: [list(range(n, 0, -1))] for key, n in lengths.items()})
+    summary = summarize_by_epoch(runs, epochs)
+    for key, n in lengths.items():
+        rows = summary[summary["experiment_id"] == key]
+        assert rows["epoch"].tolist() == thin_epochs(n).tolist()
+        assert rows["test_loss_quantile_50"].tolist() == [n + 1 - e for e in thin_epochs(n)]
+        assert rows["test_loss_best_epoch_quantile_50"].tolist() == thin_epochs(n).tolist()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_extrema_match_brute_force(seed, make_run):
     runs, epochs = random_tables(seed)
@@ -168,7 +222,8 @@ def test_columns_are_those_of_butter(write_sweep):
         for metric in ("accuracy", "mean_squared_error", "kullback_leibler_divergence"):
             for statistic in ("q1", "median", "q3", "avg", "stddev"):
                 assert f"{side}_{metric}_{statistic}" in columns
-    assert len(columns) == 3 + 2 * (8 + 3 * 5)
+    assert columns[:4].tolist() == ["experiment_id", "epoch", "num_runs", "num"]
+    assert len(columns) == 4 + 2 * (8 + 3 * 5)
     experiments = summarize_experiments(runs, epochs)
     for extremum in (
         "test_loss_min",
@@ -253,6 +308,7 @@ def test_stored_summary_keeps_nan_as_a_value(tmp_path, write_sweep):
     assert table["test_loss_median"].null_count == 0
     assert np.isnan(table["test_loss_median"][0].as_py())
     assert sorted(p.name for p in (tmp_path / "summary").iterdir()) == [
+        "by_epoch.parquet",
         "epochs.parquet",
         "experiments.parquet",
     ]
