@@ -9,8 +9,10 @@ other room imports pyarrow.
 from minibutter.store.accounts import read_accounts, write_accounts
 from minibutter.store.compaction import Compaction, compact
 from minibutter.store.compaction import Compaction, compact, forget
+from minibutter.store.comparison import Difference, difference
 from minibutter.store.files import StoreError
-from minibutter.store.manifest import open_directory
+from minibutter.store.manifest import open_directory, read_manifest
+from minibutter.store.merging import Conflict, Union, merge
 from minibutter.store.recovery import recover
 from minibutter.store.schema import (
     EPOCHS_SCHEMA,
@@ -22,7 +24,7 @@ from minibutter.store.schema import (
 from minibutter.store.shards import ShardWriter
 from minibutter.store.summaries import write_summary
 from minibutter.store.summary import summarize_epochs, summarize_experiments
-from minibutter.store.tables import finished_runs, read_epochs, read_runs
+from minibutter.store.tables import finished_runs, read_epochs, read_runs, require_results
 
 __all__ = [
     "EPOCHS_SCHEMA",
@@ -31,16 +33,23 @@ __all__ = [
     "RUNS_SCHEMA",
     "SCHEMA_VERSION",
     "Compaction",
+    "Conflict",
+    "Difference",
     "ShardWriter",
     "StoreError",
+    "Union",
     "compact",
+    "difference",
     "finished_runs",
     "forget",
+    "merge",
     "open_directory",
     "read_accounts",
     "read_epochs",
+    "read_manifest",
     "read_runs",
     "recover",
+    "require_results",
     "summarize_epochs",
     "summarize_experiments",
     "write_accounts",

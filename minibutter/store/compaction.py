@@ -159,7 +159,7 @@ def forget(
             rows.keep(directory / "quarantine", replaced, forgotten)
             stage.publish(replaced)
     gone = rows.runs.loc[forgotten]
-    gone = gone[gone["shard"].isin(replaced)].drop(columns="shard").reset_index(drop=True)
+    gone = gone[gone["shard"].isin(replaced)].drop(columns=["shard", "row"]).reset_index(drop=True)
     gone.attrs["problems"] = rows.problems
     return gone
 

@@ -48,7 +48,9 @@ def open_directory(
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        stored = _read_manifest(directory)
+        stored = read_manifest(directory)
+        if stored is None:
+            _refuse_others(directory)
         messages = [] if stored is None else _continue(directory, stored, name, requested)
         known = {} if stored is None else stored["requested"]
         # The manifest goes first: a kill after it leaves a directory that the sweep still owns.
@@ -71,22 +73,23 @@ def open_directory(
     return messages
 
 
-def _read_manifest(directory: Path) -> dict[str, Any] | None:
+def read_manifest(directory: Path) -> dict[str, Any] | None:
+    """What `open_directory` wrote: format_version, name, requested, document; None without it.
+
+    Raises
+    ------
+    StoreError
+        If it is damaged, may not be read, or another version wrote it.
+    """
     path = directory / MANIFEST
-    if not path.exists():
-        # Hidden files are not somebody's results: folders of some systems are born with them.
-        others = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
-        if others:
-            listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-            raise StoreError(
-                f"{directory} holds other files ({listed}) "
-                f"and no {MANIFEST}; choose a new directory (--out), or bring its {MANIFEST} back"
-            )
-        return None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version, name, requested = (manifest[k] for k in ("format_version", "name", "requested"))
         is_sound = isinstance(name, str) and all(isinstance(n, int) for n in requested.values())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); {remedy(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(_damaged(path, str(error))) from error
     if version != FORMAT_VERSION:
@@ -97,6 +100,17 @@ def _read_manifest(directory: Path) -> dict[str, Any] | None:
     if not is_sound:
         raise StoreError(_damaged(path, "its entries have other types"))
     return manifest
+
+
+def _refuse_others(directory: Path) -> None:
+    # Hidden files are not somebody's results: folders of some systems are born with them.
+    others = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
+    if others:
+        listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise StoreError(
+            f"{directory} holds other files ({listed}) "
+            f"and no {MANIFEST}; choose a new directory (--out), or bring its {MANIFEST} back"
+        )
 
 
 def _damaged(path: Path, why: str) -> str:

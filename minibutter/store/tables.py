@@ -141,6 +141,30 @@ def epochs_of(
     return in_order(pa.concat_tables(parts)), problems
 
 
+def run_rows(
+    directory: Path, columns: Sequence[str], run_ids: Iterable[str]
+) -> tuple[pa.Table, list[str]]:
+    """Some rows of `runs` as an Arrow table, which has `run_id` in any case."""
+    runs, problems = _stored_runs(directory, ["run_id"])
+    runs = runs[runs["run_id"].isin(list(run_ids))]
+    try:
+        return rows_of(directory, runs, columns), problems
+    except StoreError:
+        if not is_gone(directory, runs["shard"]):
+            raise
+    return run_rows(directory, columns, run_ids)
+
+
+def rows_of(directory: Path, runs: pd.DataFrame, columns: Sequence[str]) -> pa.Table:
+    """Rows of `runs`, given with their shards and the places in them, ordered by `run_id`."""
+    to_read = list(dict.fromkeys(["run_id", *columns]))
+    parts = [RUNS_SCHEMA.empty_table().select(to_read)]
+    for name, some in runs.groupby("shard"):
+        part = read_shard(Shard(directory, name).closed("runs"), "runs", to_read)
+        parts.append(part.take(pa.array(some["row"], pa.int64())))
+    return pa.concat_tables(parts).sort_by("run_id")
+
+
 def _stored_runs(directory: Path, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
     require_results(directory)
     runs, problems = _closed_runs(directory, columns)
@@ -191,21 +215,30 @@ def _closed_runs(directory: Path, columns: Sequence[str]) -> tuple[pd.DataFrame,
 
 
 def all_runs(
-    directory: Path, shards: Iterable[Shard], columns: Sequence[str]
+    directory: Path,
+    shards: Iterable[Shard],
+    columns: Sequence[str],
+    refused: tuple[type[StoreError], ...] = (),
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Every row that these shards have in `runs`, with the name of the shard, and by the names of
-    those that were ignored the reason."""
+    """Every row that these shards have in `runs`, with the name of the shard and its place in it,
+    and by the names of shards that were ignored the reason; `refused` reasons are raised."""
     to_read = list(dict.fromkeys([*columns, "run_id", "status", "started_at"]))
-    parts, names, problems = [RUNS_SCHEMA.empty_table().select(to_read)], [], {}
+    parts, problems = {}, {}
     for shard in shards:
         try:
             part = read_pair(shard.closed("runs"), shard.closed("epochs"), to_read)
         except StoreError as problem:
+            if isinstance(problem, refused):
+                raise
             problems[shard.name] = f"ignored {shard.name}: {problem}"
         else:
-            parts.append(part)
-            names += [shard.name] * len(part)
-    runs = frame_of(pa.concat_tables(parts)).assign(shard=np.array(names, dtype=object))
+            parts[shard.name] = part
+    lengths = [len(part) for part in parts.values()]
+    empty = RUNS_SCHEMA.empty_table().select(to_read)
+    runs = frame_of(pa.concat_tables([empty, *parts.values()])).assign(
+        shard=np.repeat(np.array(list(parts), dtype=object), lengths),
+        row=np.concatenate([np.arange(0), *map(np.arange, lengths)]),
+    )
     return runs, problems
 
 
