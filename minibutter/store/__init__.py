@@ -10,6 +10,7 @@ from minibutter.store.accounts import read_accounts, write_accounts
 from minibutter.store.compaction import Compaction, compact
 from minibutter.store.compaction import Compaction, compact, forget
 from minibutter.store.comparison import Difference, difference
+from minibutter.store.exporting import FORMATS, Export, export
 from minibutter.store.files import StoreError
 from minibutter.store.manifest import open_directory, read_manifest
 from minibutter.store.merging import Conflict, Union, merge
@@ -28,6 +29,7 @@ from minibutter.store.tables import finished_runs, read_epochs, read_runs, requi
 
 __all__ = [
     "EPOCHS_SCHEMA",
+    "FORMATS",
     "MEASURED_EPOCH_COLUMNS",
     "METRICS",
     "RUNS_SCHEMA",
@@ -35,11 +37,13 @@ __all__ = [
     "Compaction",
     "Conflict",
     "Difference",
+    "Export",
     "ShardWriter",
     "StoreError",
     "Union",
     "compact",
     "difference",
+    "export",
     "finished_runs",
     "forget",
     "merge",

@@ -38,7 +38,7 @@ _EPOCH_STATISTICS = {
     },
 }
 _PERCENTILES = tuple(f"quantile_{percent}" for percent in (0, 25, 50, 75, 100))
-_EXTREMA = {
+EXTREMA = {
     "test_loss": "min",
     "test_accuracy": "max",
     "test_mean_squared_error": "min",
@@ -109,7 +109,7 @@ def summarize_by_epoch(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame
         of_rows = values[shown]
         columns |= grouped_statistics(name, wanted, of_rows, row, column, columns["num_runs"])
 
-    for name, end in _EXTREMA.items():
+    for name, end in EXTREMA.items():
         values = places.epochs[name].to_numpy(np.float64)
         add(name, _PERCENTILES, values)
         ordered = best_so_far(values[order], epoch[order], starts, end)
@@ -160,7 +160,7 @@ def summarize_experiments(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFr
     starts = np.flatnonzero(np.diff(places.run, prepend=-1))
     row, column = places.experiment[starts], places.column[starts]
     extrema: dict[str, np.ndarray] = {}
-    for name, end in _EXTREMA.items():
+    for name, end in EXTREMA.items():
         values = places.epochs[name].to_numpy(np.float64)
         for what, of_run in extremum_of_runs(values, epoch, starts, end).items():
             extrema |= grouped_statistics(
