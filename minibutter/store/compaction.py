@@ -23,7 +23,13 @@ from minibutter.store.generations import Stage
 from minibutter.store.parquet import SCHEMAS, read_shard, write_table
 from minibutter.store.recovery import recover
 from minibutter.store.shards import Shard, commit, new_shard, visible_shards
-from minibutter.store.tables import all_runs, best_of_each, in_order, require_results
+from minibutter.store.tables import (
+    all_runs,
+    best_of_each,
+    in_order,
+    refuse_nothing,
+    require_results,
+)
 
 MAX_EPOCHS = 2_000_000
 """Rows of `epochs` in one file, about 120 MB; two copies of them are in memory at a time."""
@@ -82,6 +88,7 @@ def compact(directory: str | Path) -> Compaction:
     left: dict[str, str] = {}
     while True:
         rows = _Rows(directory, left)
+        refuse_nothing(directory, rows.runs, [*messages, *left.values(), *rows.problems])
         counted = best_of_each(rows.runs).index
         try:
             replaced = _write_groups(directory, rows, counted)
@@ -140,10 +147,22 @@ def forget(
     """
     directory = Path(directory)
     require_results(directory)
-    recover(directory)
+    messages = recover(directory)
     rows = _Rows(directory)
+    refuse_nothing(directory, rows.runs, [*messages, *rows.problems])
     forgotten = rows.runs.index[is_forgotten(rows.runs)]
     names = sorted(rows.runs.loc[forgotten, "shard"].unique())
+    replaced = _write_rests(directory, rows, names, forgotten) if names else []
+    gone = rows.runs.loc[forgotten]
+    gone = gone[gone["shard"].isin(replaced)].drop(columns=["shard", "row"]).reset_index(drop=True)
+    gone.attrs["problems"] = rows.problems
+    return gone
+
+
+def _write_rests(
+    directory: Path, rows: "_Rows", names: list[str], forgotten: pd.Index
+) -> list[str]:
+    """Replace shards by what is left of them; returns those that could be."""
     with Stage(directory) as stage:
         replaced = []
         for sequence, name in enumerate(names):
@@ -158,10 +177,7 @@ def forget(
         if replaced:
             rows.keep(directory / "quarantine", replaced, forgotten)
             stage.publish(replaced)
-    gone = rows.runs.loc[forgotten]
-    gone = gone[gone["shard"].isin(replaced)].drop(columns=["shard", "row"]).reset_index(drop=True)
-    gone.attrs["problems"] = rows.problems
-    return gone
+    return replaced
 
 
 class _UnreadablePart(Exception):

@@ -43,11 +43,18 @@ _MAX_EPOCHS = 500_000
 
 @dataclass(frozen=True)
 class Conflict:
-    """Two directories have the same run with different numbers."""
+    """Two directories have the same run with different numbers.
+
+    Attributes
+    ----------
+    difference : what is not the same.
+    first, second : the directories. processors : on which each has done it.
+    """
 
     difference: Difference
     first: Path
     second: Path
+    processors: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def merge(
     """
     out, places = Path(out), [Path(directory) for directory in directories]
     chosen = _named(out, places, prefer)
-    if out.exists():
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         require_results(out)
         recover(out)
     damaged: dict[Path, dict[str, str]] = {place: {} for place in (out, *places)}
@@ -162,6 +169,7 @@ class _Side:
     def __init__(self, directory: Path, damaged: dict[str, str]) -> None:
         self.directory = directory
         columns = ["run_id", "experiment_id", "repetition", "status", "epochs_completed"]
+        columns += ["cpu_model"]
         shards = [shard for shard in visible_shards(directory) if shard.name not in damaged]
         rows, problems = all_runs(directory, shards, columns, refused=(OtherVersion,))
         self.best = best_of_each(rows).set_index("run_id", drop=False)
@@ -230,8 +238,10 @@ def _compare(sides: list[_Side]) -> tuple[dict[str, _Side], list[Conflict]]:
                 shared.setdefault(holder, []).append(run_id)
         for holder, run_ids in shared.items():
             for batch in _batches(side.best.loc[run_ids]):
-                found = differences(holder.version(batch), side.version(batch))
-                conflicts += [Conflict(each, holder.directory, side.directory) for each in found]
+                for found in differences(holder.version(batch), side.version(batch)):
+                    pair = (holder, side)
+                    processors = tuple(s.best["cpu_model"][found.run_id] for s in pair)
+                    conflicts.append(Conflict(found, *(s.directory for s in pair), processors))
     return holders, conflicts
 
 

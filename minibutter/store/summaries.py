@@ -198,7 +198,8 @@ def _write(directory: Path, summaries: dict[str, pa.Table], rows: pd.DataFrame) 
 def _replace(path: Path, table: pa.Table) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(table, temporary, compression="zstd")
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

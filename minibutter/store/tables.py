@@ -188,7 +188,7 @@ def require_results(directory: Path) -> None:
     Raises
     ------
     StoreError
-        If it does not exist, is a file, may not be read, or holds something else.
+        If it does not exist, is a file, may not be read, is empty, or holds something else.
     """
     try:
         names = sorted(path.name for path in directory.iterdir() if path.name[0] != ".")
@@ -198,7 +198,12 @@ def require_results(directory: Path) -> None:
             NotADirectoryError: "is a file",
         }.get(type(error), f"cannot be read ({error.strerror})")
         raise StoreError(f"{directory} {what}; give the directory of a sweep (--out)") from error
-    if names and not {MANIFEST, *SCHEMAS}.intersection(names):
+    if not names:
+        raise StoreError(
+            f"{directory} is empty and holds no finished run yet; start a sweep there (--out), or "
+            "give another directory"
+        )
+    if not {MANIFEST, *SCHEMAS}.intersection(names):
         listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise StoreError(
             f"{directory} holds no results: there is neither {MANIFEST} nor runs/ nor epochs/, but "

@@ -154,7 +154,7 @@ def test_damage_inside_the_pages_is_found_by_their_checksums(tmp_path, store_run
 def test_nothing_stored_says_what_to_do(tmp_path, store_runs):
     with pytest.raises(StoreError, match="does not exist; give the directory of a sweep"):
         read_runs(tmp_path / "absent")
-    with pytest.raises(StoreError, match="no finished run yet; start its sweep"):
+    with pytest.raises(StoreError, match="is empty and holds no finished run yet; start a sweep"):
         read_epochs(tmp_path)
     assert finished_runs(tmp_path / "absent") == ({}, [])
     store_runs(tmp_path, "r0")
