@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 import minibutter
-from minibutter.cli import data, energy, hierarchy, machine, results, sweep, train, warmup
+from minibutter.cli import (
+    afterwards,
+    data,
+    energy,
+    hierarchy,
+    machine,
+    results,
+    sweep,
+    train,
+    warmup,
+)
 from minibutter.cli.options import Mistake
 
 app = typer.Typer(
@@ -31,8 +41,14 @@ app.add_typer(sweep_app, name="sweep")
 sweep_app.command("run")(sweep.run)
 sweep_app.command("plan")(sweep.plan)
 sweep_app.command("list")(sweep.list_catalogue)
+app.command()(afterwards.status)
+app.command()(afterwards.retry)
+app.command()(afterwards.compact)
+app.command()(afterwards.verify)
+app.command()(afterwards.merge)
 app.command()(results.summarize)
 app.command()(results.plot)
+app.command()(afterwards.export)
 app.add_typer(energy_app, name="energy")
 energy_app.command("fit")(energy.fit)
 energy_app.command("predict")(energy.predict)
