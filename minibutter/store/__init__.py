@@ -7,7 +7,6 @@ other room imports pyarrow.
 """
 
 from minibutter.store.accounts import read_accounts, write_accounts
-from minibutter.store.compaction import Compaction, compact
 from minibutter.store.compaction import Compaction, compact, forget
 from minibutter.store.comparison import Difference, difference
 from minibutter.store.exporting import FORMATS, Export, export

@@ -17,8 +17,8 @@ from minibutter.store import (
     read_runs,
     tables,
 )
-from minibutter.store.schema import COUNTERS
 from minibutter.store.parquet import read_shard, write_table
+from minibutter.store.schema import COUNTERS
 
 
 def test_rows_come_in_one_order_however_they_were_written(tmp_path, make_run, make_epochs):
