@@ -1,8 +1,10 @@
 """The summaries of a directory on the disk, kept up to date.
 
-`.summary.parquet` remembers of every run what the summaries were made from, and the shard that it
-stood in. A shard that is known is not opened again, and the epochs are read only of experiments
-whose runs have changed. After a compaction the runs are the same: no epoch is read.
+`.summary.parquet` remembers of every run what the summaries were made from, the shard that it stood
+in, and the sizes and times of the shard's two files. A shard whose files are as they were is not
+opened again, and the epochs are read only of experiments whose runs have changed. After a
+compaction the runs are the same and stand in other shards: no epoch is read. But files that have
+changed under the same name were damaged, mended or copied, and all that they hold counts as new.
 """
 
 import hashlib
@@ -16,8 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from minibutter.store.files import StoreError, remedy, sync
+from minibutter.store.parquet import SCHEMAS
 from minibutter.store.schema import RUNS_SCHEMA
-from minibutter.store.shards import visible_shards
+from minibutter.store.shards import Shard, visible_shards
 from minibutter.store.summary import (
     EPOCH_COLUMNS,
     RUN_COLUMNS,
@@ -43,9 +46,14 @@ _SUMMARIES = {
     "epochs": summarize_epochs,
     "by_epoch": summarize_by_epoch,
 }
+_READ = (*RUN_COLUMNS, "epochs_completed", "started_at")
 _REMEMBERED = pa.schema(
-    [*(RUNS_SCHEMA.field(name) for name in (*RUN_COLUMNS, "epochs_completed", "started_at"))]
-).append(pa.field("shard", pa.string(), nullable=False))
+    [
+        *(RUNS_SCHEMA.field(name) for name in _READ),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("files", pa.string()),
+    ]
+)
 _ORDER = {
     "experiments": ["experiment_id"],
     "epochs": ["experiment_id", "epoch"],
@@ -77,15 +85,25 @@ def write_summary(directory: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         If nothing is stored there, or the summary cannot be written.
     """
     directory = Path(directory)
+    while (frames := _write_summary(directory)) is None:
+        pass  # Files were replaced while they were read: other names, the same runs.
+    return frames
+
+
+def _write_summary(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """None if a shard was replaced between the listing and the reading."""
     require_results(directory)
     shards = visible_shards(directory)
+    # Before a shard is read: a file that changes in between counts as changed the next time.
+    files = {shard.name: _files(shard) for shard in shards}
     before = _read_memory(directory)
-    known = before[before["shard"].isin([shard.name for shard in shards])]
+    is_unchanged = before["files"] == before["shard"].map(files)
+    known = before[is_unchanged]
     names = set(known["shard"])
-    new = [shard for shard in shards if shard.name not in names]
-    rows, ignored = all_runs(directory, new, _REMEMBERED.names[:-1])
+    rows, ignored = all_runs(directory, [s for s in shards if s.name not in names], _READ)
     if is_gone(directory, ignored):
-        return write_summary(directory)
+        return None
+    rows["files"] = rows["shard"].map(files)
     if len(known):
         rows = pd.concat([known, rows], ignore_index=True) if len(rows) else known
     problems = list(ignored.values())
@@ -93,26 +111,36 @@ def write_summary(directory: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     runs = best_of_each(rows)
     stored = _read_summaries(directory) if len(before) else None
-    changed = _changed_experiments(best_of_each(before), runs) if stored else None
+    in_place = before.loc[~is_unchanged & before["shard"].isin(list(files)), "experiment_id"]
+    changed = _changed_experiments(best_of_each(before), runs).union(in_place.unique())
     if stored and not len(changed):
         summaries = stored
     else:
         summaries, damaged = _summarize(directory, runs, stored, changed)
         if is_gone(directory, damaged):
-            return write_summary(directory)
+            return None
         problems += damaged.values()
         # What could not be read is not remembered, and asked for again the next time.
         rows = rows[~rows["shard"].isin(damaged)]
-    if summaries is not stored or len(new) or len(known) < len(before):
+    if summaries is not stored or len(rows) != len(before) or len(known) < len(before):
         _write(directory, summaries, rows)
-    frames = {name: _frame(summaries[name]) for name in ("experiments", "epochs")}
-    for frame in frames.values():
+    frames = [_frame(summaries[name]) for name in ("experiments", "epochs")]
+    for frame in frames:
         frame.attrs["problems"] = problems
-    return frames["experiments"], frames["epochs"]
+    return frames[0], frames[1]
+
+
+def _files(shard: Shard) -> str | None:
+    """Sizes and times of the two files of a shard; None, which equals nothing, without a pair."""
+    try:
+        states = [shard.closed(table).stat() for table in SCHEMAS]
+    except OSError:
+        return None
+    return " ".join(f"{state.st_size}:{state.st_mtime_ns}" for state in states)
 
 
 def _changed_experiments(before: pd.DataFrame, now: pd.DataFrame) -> pd.Index:
-    """Ids of experiments that have other runs than before."""
+    """Ids of experiments that have other runs than before, by whatever attempt at a run counts."""
     both = before[_KEY].merge(now[_KEY], how="outer", indicator=True)
     return pd.Index(both.loc[both["_merge"] != "both", "experiment_id"].unique())
 
@@ -121,7 +149,7 @@ def _summarize(
     directory: Path,
     runs: pd.DataFrame,
     stored: dict[str, pa.Table] | None,
-    changed: pd.Index | None,
+    changed: pd.Index,
 ) -> tuple[dict[str, pa.Table], dict[str, str]]:
     """All summaries, of which the experiments that have not changed are taken from `stored`; and
     by the names of shards whose epochs could not be read the reason."""

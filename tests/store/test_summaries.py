@@ -1,11 +1,25 @@
 """Summaries on the disk: what is unchanged is not read again, and all rows are as from scratch."""
 
+import os
+import shutil
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from minibutter.store import ShardWriter, compact, forget, parquet, summaries, write_summary
+from minibutter.store import (
+    ShardWriter,
+    StoreError,
+    compact,
+    forget,
+    merge,
+    open_directory,
+    parquet,
+    recover,
+    summaries,
+    write_summary,
+)
 from tests.store.test_compaction import FAILED, flip_a_page, names
 
 NAMES = ("experiments", "epochs", "by_epoch")
@@ -152,6 +166,131 @@ def test_damaged_epochs_are_said_every_time_until_they_are_there(tmp_path, add):
     experiments, epochs = write_summary(tmp_path)
     assert experiments.attrs["problems"] == []
     assert set(epochs["experiment_id"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("table", ["runs", "epochs"])
+def test_shard_that_was_cut_since_is_said_every_time_until_it_is_set_aside(tmp_path, add, table):
+    add("a-0", "a-1")
+    (name,) = names(tmp_path)
+    add("b-0", "a-2")
+    assert write_summary(tmp_path)[0]["num_runs"].tolist() == [3, 1]
+    path = tmp_path / table / name
+    path.write_bytes(path.read_bytes()[:-20])
+    for _ in range(2):
+        experiments, epochs = write_summary(tmp_path)
+        (problem,) = experiments.attrs["problems"]
+        assert name in problem
+        assert experiments["num_runs"].tolist() == [1, 1]
+        assert set(epochs["num_runs"]) == {1}
+    assert len(recover(tmp_path)) == 1
+    experiments, _ = write_summary(tmp_path)
+    assert experiments.attrs["problems"] == []
+    assert experiments["num_runs"].tolist() == [1, 1]
+    assert_as_from_scratch(tmp_path)
+
+
+def test_page_that_was_spoilt_since_is_said_every_time(tmp_path, add):
+    add("a-0", "a-1")
+    (name,) = names(tmp_path)
+    add("b-0")
+    write_summary(tmp_path)
+    path = tmp_path / "epochs" / name
+    flip_a_page(path)
+    os.utime(path, ns=(0, 0))  # In case that the clock of the files is coarse.
+    for _ in range(2):
+        experiments, epochs = write_summary(tmp_path)
+        (problem,) = experiments.attrs["problems"]
+        assert name in problem
+        assert set(epochs["experiment_id"]) == {"b"}
+
+
+def test_damaged_shards_of_which_all_are_known_leave_nothing_to_summarise(tmp_path, add):
+    add("a-0")
+    (name,) = names(tmp_path)
+    write_summary(tmp_path)
+    (tmp_path / "epochs" / name).write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(StoreError, match=name):
+            write_summary(tmp_path)
+
+
+@pytest.mark.parametrize("tables", [("runs",), ("epochs",), ("runs", "epochs")])
+def test_deleted_shard_takes_its_runs_along(tmp_path, add, tables):
+    add("a-0", "b-0")
+    (name,) = names(tmp_path)
+    add("a-1", "c-0")
+    write_summary(tmp_path)
+    for table in tables:
+        (tmp_path / table / name).unlink()
+    experiments, epochs = write_summary(tmp_path)
+    assert experiments["experiment_id"].tolist() == ["a", "c"]
+    assert experiments["num_runs"].tolist() == [1, 1]
+    assert len(experiments.attrs["problems"]) == (len(tables) == 1)
+    assert set(epochs["experiment_id"]) == {"a", "c"}
+    assert_as_from_scratch(tmp_path)
+
+
+def test_run_that_is_done_again_counts_with_its_new_numbers(tmp_path, add, make_run):
+    add("a-0", ("a-1", FAILED), "b-0")
+    write_summary(tmp_path)
+    forget(tmp_path, lambda runs: runs["status"] == "failed")
+    later = make_run("a-1", "a", 1)["started_at"] + pd.Timedelta(hours=1)
+    add(("a-1", {"started_at": later}))
+    experiments, _ = write_summary(tmp_path)
+    assert experiments["num_runs"].tolist() == [2, 1]
+    assert experiments["num_failed"].tolist() == [0, 0]
+    assert_as_from_scratch(tmp_path)
+
+
+def test_runs_that_were_merged_into_a_directory_count(tmp_path, make_run, make_epochs):
+    def write(directory, run_id, seed, **columns):
+        with ShardWriter(directory, "rank0", interval_s=1e9) as writer:
+            run = make_run(run_id, run_id[0], int(run_id[-1]), **columns)
+            writer.add(run, make_epochs(3, seed=seed))
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    for directory in (one, other):
+        open_directory(directory, "two halves", {"a": 1, "b": 2}, {})
+    later = make_run("a-0")["started_at"] + pd.Timedelta(hours=1)
+    write(one, "a-0", 0)
+    write(one, "b-0", 1)
+    write(other, "a-0", 2, started_at=later)
+    write(other, "b-1", 3)
+    _, before = write_summary(one)
+    assert merge(one, [other]).is_refused
+    merge(one, [other], prefer=other)
+    experiments, after = write_summary(one)
+    assert experiments["num_runs"].tolist() == [1, 2]
+    assert not np.array_equal(before["test_loss_median"][:3], after["test_loss_median"][:3])
+    assert_as_from_scratch(one)
+
+
+def test_copy_of_a_directory_is_summarised_as_the_directory(tmp_path, add):
+    add("a-0", "a-1")
+    first = write_summary(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path, copy, copy_function=shutil.copyfile)
+    for frame, expected in zip(write_summary(copy), first, strict=True):
+        pd.testing.assert_frame_equal(frame, expected, check_exact=True)
+
+
+def test_shard_that_is_replaced_while_it_is_read_is_looked_for_again(tmp_path, add, monkeypatch):
+    add("a-0")
+    add("a-1", "b-0")
+    left = iter(range(2))
+
+    def read(directory, shards, columns, real=summaries.all_runs):
+        shards = list(shards)
+        if next(left, None) is not None:
+            compact(directory)
+            add("b-1")  # So that the next compaction has something to do.
+        return real(directory, shards, columns)
+
+    monkeypatch.setattr(summaries, "all_runs", read)
+    experiments, _ = write_summary(tmp_path)
+    assert next(left, None) is None
+    assert experiments.attrs["problems"] == []
+    assert_as_from_scratch(tmp_path)
 
 
 def lose_a_summary(directory):
