@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from minibutter import store
+
 pytestmark = pytest.mark.mpi
 
 
@@ -80,6 +82,34 @@ def test_a_killed_job_started_again_finishes_with_the_same_rows(launcher, sweep_
         launcher.epochs_as_bits(killed), launcher.epochs_as_bits(undisturbed), check_exact=True
     )
     assert pd.read_parquet(killed / "runs")["run_id"].is_unique
+
+
+def test_a_job_that_is_compacted_and_read_while_it_runs_ends_with_the_same_rows(
+    launcher, sweep_file
+):
+    undisturbed, out = launcher.folder / "undisturbed", launcher.folder / "out"
+    assert launcher.run(2, launcher.mpi_run, sweep_file, "--out", undisturbed).returncode == 0
+    script = launcher.scripts / "prompt_shards.py"
+    job = launcher.start(2, script, sweep_file, "--lanes", 1, "--out", out)
+    seen, n_compactions = [0], 0
+    while job.poll() is None:
+        if len(list(out.glob("runs/*.parquet"))) < 2:
+            time.sleep(0.02)
+            continue
+        n_compactions += store.compact(out).files_after == 2
+        epochs = store.read_epochs(out)
+        assert epochs.attrs["problems"] == []
+        counts = epochs.groupby("run_id").size()
+        assert set(counts) == {12}
+        seen.append(len(counts))
+    assert job.returncode == 0, job.stderr.read()
+    job.stderr.close()
+    assert n_compactions > 1
+    assert seen == sorted(seen)
+    pd.testing.assert_frame_equal(
+        launcher.epochs_as_bits(out), launcher.epochs_as_bits(undisturbed), check_exact=True
+    )
+    assert pd.read_parquet(out / "runs")["run_id"].is_unique
 
 
 def test_a_job_killed_within_a_group_finishes_with_the_same_rows(launcher, sweep_file):
