@@ -14,11 +14,11 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from minibutter.store.butter_schema import (
@@ -44,6 +44,7 @@ EPOCH_COLUMNS = (
 
 _OPTIMIZERS = {"adam": "adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 _OUTPUTS = {"regression": "sigmoid", "binary": "sigmoid", "classification": "softmax"}
+_NULL = "__HIVE_DEFAULT_PARTITION__"
 _TASK = "AspectTestTask"
 """The one task that all published runs have."""
 
@@ -230,18 +231,28 @@ def _table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:
 
 
 def _write_folder(folder: Path, table: pa.Table, piece: int) -> None:
-    schema, partitions, rows_of_a_file = FOLDERS[folder.name]
-    keys = pa.schema([schema.field(name) for name in partitions])
-    parquet = ds.ParquetFileFormat()
-    ds.write_dataset(
-        table,
-        folder,
-        format=parquet,
-        file_options=parquet.make_write_options(compression="brotli", compression_level=9),
-        partitioning=ds.partitioning(keys, flavor="hive"),
-        basename_template=f"part-{piece}-{{i}}.parquet",
-        max_rows_per_file=rows_of_a_file,
-        max_rows_per_group=rows_of_a_file,
-        max_partitions=len(table) + 1,
-        existing_data_behavior="overwrite_or_ignore",
-    )
+    # Arrow's own writer of partitions leaves threads behind that may abort the interpreter when it
+    # ends, with all files written.
+    _, partitions, rows_of_a_file = FOLDERS[folder.name]
+    subfolders = pd.Series(_subfolders(table.select(partitions)))
+    columns = table.drop_columns(list(partitions))
+    for subfolder, places in subfolders.groupby(subfolders).indices.items():
+        (folder / subfolder).mkdir(parents=True, exist_ok=True)
+        for number, start in enumerate(range(0, len(places), rows_of_a_file)):
+            pq.write_table(
+                columns.take(places[start : start + rows_of_a_file]),
+                folder / subfolder / f"part-{piece}-{number}.parquet",
+                compression="brotli",
+                compression_level=9,
+            )
+
+
+def _subfolders(keys: pa.Table) -> list[str]:
+    """The partition of every row as hive names it: `dataset=mnist/learning_rate=0.0001/...`."""
+    parts = []
+    for name in keys.column_names:
+        texts = keys[name].cast(pa.string()).to_pylist()
+        parts.append(
+            [f"{name}={_NULL if text is None else quote(text, safe='')}" for text in texts]
+        )
+    return ["/".join(of_row) for of_row in zip(*parts, strict=True)]

@@ -1,6 +1,8 @@
 """Exports that the readers of others take: the notebooks of BUTTER, and whatever reads CSV."""
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -192,6 +194,148 @@ def test_types_are_the_published_ones(exported):
     in_both = {"test_loss_median", "test_loss_q1", "test_loss_q3"}
     assert {name for name in executive if "list" in executive[name]} == in_both | {"widths"}
     assert set(executive) <= set(summary)
+
+
+PUBLISHED_PARAMETERS = {
+    "string": "activation batch dataset input_activation kernel_regularizer "
+    "kernel_regularizer_type optimizer output_activation shape task network_structure",
+    "float": "kernel_regularizer_l1 kernel_regularizer_l2 label_noise learning_rate momentum "
+    "test_split",
+    "uint32": "experiment_id batch_size epochs",
+    "uint64": "size num_free_parameters",
+    "uint8": "depth",
+    "bool": "primary_sweep 300_epoch_sweep 30k_epoch_sweep learning_rate_sweep label_noise_sweep "
+    "batch_size_sweep regularization_sweep optimizer_sweep",
+    "list<element: uint32>": "widths",
+}
+PUBLISHED_METRICS = (
+    "loss accuracy mean_squared_error mean_absolute_error root_mean_squared_error "
+    "mean_squared_logarithmic_error hinge squared_hinge cosine_similarity "
+    "kullback_leibler_divergence"
+)
+PUBLISHED_RUNS = {
+    "string": "run_id python_version tensorflow_version platform git_hash hostname command",
+    "uint16": "task_version",
+    "int64": "seed start_time update_time",
+    "list<element: float>": " ".join(
+        f"{side}_{metric}" for side in ("test", "train") for metric in PUBLISHED_METRICS.split()
+    ),
+}
+PUBLISHED_EXTREMA = (
+    "test_loss_min test_accuracy_max test_mean_squared_error_min "
+    "test_kullback_leibler_divergence_min"
+)
+PUBLISHED_EXECUTIVE = {
+    "uint8": "num_runs",
+    "uint32": " ".join(
+        f"{extremum}_epoch_{end}"
+        for extremum in PUBLISHED_EXTREMA.split()
+        for end in ("min", "max")
+    ),
+    "float": " ".join(
+        f"{extremum}_{statistic}"
+        for extremum in PUBLISHED_EXTREMA.split()
+        for statistic in [
+            "epoch_avg",
+            "epoch_q1",
+            "epoch_median",
+            "epoch_q3",
+            "value_min",
+            "value_max",
+            "value_avg",
+            "value_q1",
+            "value_median",
+            "value_q3",
+        ]
+    ),
+    "list<element: float>": "test_loss_q1 test_loss_median test_loss_q3",
+}
+PUBLISHED_SUMMARY = {
+    "list<element: uint8>": "num",
+    "list<element: float>": " ".join(
+        [
+            f"{side}_{metric}_{statistic}"
+            for side in ("test", "train")
+            for metric, statistics in (
+                ("loss", "num_finite min q1 median q3 max avg stddev"),
+                ("accuracy", "q1 median q3 avg stddev"),
+                ("mean_squared_error", "q1 median q3 avg stddev"),
+                ("kullback_leibler_divergence", "q1 median q3 avg stddev"),
+            )
+            for statistic in statistics.split()
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("folder", "parts"),
+    [
+        ("all_repetitions", (PUBLISHED_PARAMETERS, PUBLISHED_RUNS)),
+        ("complete_executive_summary", (PUBLISHED_PARAMETERS, PUBLISHED_EXECUTIVE)),
+        ("complete_summary", (PUBLISHED_PARAMETERS, PUBLISHED_EXECUTIVE, PUBLISHED_SUMMARY)),
+        ("primary_sweep_summary", (PUBLISHED_PARAMETERS, PUBLISHED_EXECUTIVE, PUBLISHED_SUMMARY)),
+    ],
+)
+def test_columns_are_exactly_the_published_ones(exported, folder, parts):
+    """Also those of the files: all but the keys, which are in the names of their folders."""
+    expected = {name: type_ for part in parts for type_, names in part.items()
+                for name in names.split()}  # fmt: skip
+    schema = pq.read_schema(exported / folder / "_common_metadata")
+    assert {field.name: str(field.type) for field in schema} == expected
+    keys = [
+        "dataset",
+        "learning_rate",
+        "batch_size",
+        "kernel_regularizer_type",
+        "label_noise",
+        "epochs",
+        "shape",
+        "depth",
+    ]
+    if folder != "primary_sweep_summary":
+        keys = PUBLISHED_PARAMETERS["bool"].split() + keys
+    if folder != "all_repetitions":
+        keys += ["optimizer", "momentum"]
+    paths = list((exported / folder).rglob("*.parquet"))
+    assert paths
+    for path in paths:
+        of_path = [part.split("=")[0] for part in path.parent.relative_to(exported / folder).parts]
+        assert of_path == keys
+        in_file = pq.ParquetFile(path).schema_arrow
+        assert set(in_file.names) == set(expected) - set(keys)
+        assert {name: str(in_file.field(name).type) for name in in_file.names}.items() <= (
+            expected.items()
+        )
+        assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "BROTLI"
+
+
+def test_folders_open_without_their_schema(exported):
+    """As pandas and Arrow open them, which tell the partitions from the names."""
+    frame = pd.read_parquet(exported / "all_repetitions", columns=["run_id", "dataset", "shape"])
+    assert sorted(frame["run_id"])[0] == "0badcafe-0"
+    assert len(frame) == 6
+    summary = pq.read_table(
+        exported / "complete_summary", filters=[("kernel_regularizer_type", "=", "l2")]
+    ).to_pylist()
+    assert [(row["optimizer"], row["num_runs"]) for row in summary] == [("SGD", 2)]
+
+
+def test_values_that_no_folder_can_have_as_name_come_back(tmp_path, make_run, make_epochs):
+    with ShardWriter(tmp_path / "results", "rank0") as writer:
+        writer.add(make_run("ab-0", "ab", dataset="häuser/a=b %41"), make_epochs())
+    export(tmp_path / "results", tmp_path / "out", "butter")
+    frame = read_pandas(tmp_path / "out" / "complete_summary", None, ["dataset"])
+    assert frame["dataset"].tolist() == ["häuser/a=b %41"]
+
+
+def test_process_that_has_exported_ends_well(results, tmp_path):
+    script = "import sys; from minibutter.store import export; export(*sys.argv[1:], 'butter')"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, results, tmp_path / str(n)])
+        for n in range(4)
+    ]
+    assert [process.wait() for process in processes] == [0] * 4
 
 
 def test_summary_counts_the_loss_with_its_penalty(exported, results):
