@@ -235,18 +235,10 @@ PUBLISHED_EXECUTIVE = {
     "float": " ".join(
         f"{extremum}_{statistic}"
         for extremum in PUBLISHED_EXTREMA.split()
-        for statistic in [
-            "epoch_avg",
-            "epoch_q1",
-            "epoch_median",
-            "epoch_q3",
-            "value_min",
-            "value_max",
-            "value_avg",
-            "value_q1",
-            "value_median",
-            "value_q3",
-        ]
+        for statistic in (
+            *("epoch_avg", "epoch_q1", "epoch_median", "epoch_q3"),
+            *("value_min", "value_max", "value_avg", "value_q1", "value_median", "value_q3"),
+        )
     ),
     "list<element: float>": "test_loss_q1 test_loss_median test_loss_q3",
 }
@@ -283,25 +275,19 @@ def test_columns_are_exactly_the_published_ones(exported, folder, parts):
                 for name in names.split()}  # fmt: skip
     schema = pq.read_schema(exported / folder / "_common_metadata")
     assert {field.name: str(field.type) for field in schema} == expected
-    keys = [
-        "dataset",
-        "learning_rate",
-        "batch_size",
-        "kernel_regularizer_type",
-        "label_noise",
-        "epochs",
-        "shape",
-        "depth",
-    ]
+    keys = (
+        *("dataset", "learning_rate", "batch_size", "kernel_regularizer_type", "label_noise"),
+        *("epochs", "shape", "depth"),
+    )
     if folder != "primary_sweep_summary":
-        keys = PUBLISHED_PARAMETERS["bool"].split() + keys
+        keys = (*PUBLISHED_PARAMETERS["bool"].split(), *keys)
     if folder != "all_repetitions":
-        keys += ["optimizer", "momentum"]
+        keys += ("optimizer", "momentum")
     paths = list((exported / folder).rglob("*.parquet"))
     assert paths
     for path in paths:
         of_path = [part.split("=")[0] for part in path.parent.relative_to(exported / folder).parts]
-        assert of_path == keys
+        assert tuple(of_path) == keys
         in_file = pq.ParquetFile(path).schema_arrow
         assert set(in_file.names) == set(expected) - set(keys)
         assert {name: str(in_file.field(name).type) for name in in_file.names}.items() <= (
