@@ -120,12 +120,16 @@ def _merge(
         refuse_nothing(side.directory, side.best, side.problems)
     holders, conflicts = _compare([target, *sides])
     by_path = {side.directory: side for side in (target, *sides)}
+    # With whom a run's first holder disagrees: all others have its numbers.
+    others = {(conflict.difference.run_id, conflict.second) for conflict in conflicts}
     losers = []
     for conflict in conflicts:
         run_id = conflict.difference.run_id
         if chosen is None or not by_path[chosen].has_done(run_id):
             return Union(len(holders), {}, conflicts, True, _problems(by_path))
-        if holders[run_id] is target and chosen != out:
+        if (run_id, chosen) not in others:
+            continue
+        if holders[run_id] is target:
             losers.append(run_id)
         holders[run_id] = by_path[chosen]
 

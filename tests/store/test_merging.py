@@ -175,7 +175,19 @@ def test_directory_that_is_preferred_wins(tmp_path, put, winner):
         assert merge(out, [tmp_path / winner]).conflicts == []
 
 
-def test_preferred_directory_that_does_not_have_the_run_decides_nothing(tmp_path, put):
+def test_merging_twice_with_a_preference_is_merging_once(tmp_path, put):
+    first, second = other("a-0")
+    out, one, two = tmp_path / "out", put("one", first), put("two", second)
+    assert merge(out, [one, two], prefer=two).n_new == {one: 0, two: 1}
+    before = names(out)
+    again = merge(out, [one, two], prefer=two)
+    assert again.n_new == {one: 0, two: 0}
+    assert len(again.conflicts) == 1
+    assert names(out) == before
+    assert not (out / "quarantine").exists()
+
+
+def test_preferred_directory_that_not_have_the_run_decides_nothing(tmp_path, put):
     first, second = other("a-0")
     one, two = put("one", first), put("two", second)
     three = put("three", "b-0", ("a-0", FAILED, {}))
