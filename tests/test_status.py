@@ -4,6 +4,7 @@
 import json
 from datetime import UTC, datetime
 
+import pyarrow.parquet as pq
 import pytest
 
 from minibutter import launch, store
@@ -193,6 +194,15 @@ def test_damaged_shards_are_said(directory, put):
     assert (status.done, status.pending) == (1, 7)
     (problem,) = status.problems
     assert path.stem in problem
+
+
+def test_shards_of_another_version_are_not_counted_as_pending(directory, put):
+    put(100, 0)
+    (path,) = (directory / "runs").glob("*.parquet")
+    table = pq.ParquetFile(path).read()
+    pq.write_table(table.replace_schema_metadata({"minibutter_schema_version": "99"}), path)
+    with pytest.raises(store.StoreError, match="schema version 99"):
+        read_status(directory)
 
 
 @pytest.mark.parametrize("names", [[], ["runs"], ["thesis.tex"]])

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minibutter.store.files import StoreError
+from minibutter.store.files import OtherVersion, StoreError
 from minibutter.store.manifest import MANIFEST
 from minibutter.store.parquet import SCHEMAS, read_pair, read_shard
 from minibutter.store.schema import EPOCHS_SCHEMA, RUNS_SCHEMA, STATUSES
@@ -46,8 +46,14 @@ def finished_runs(directory: str | Path) -> tuple[dict[str, str], list[str]]:
         For every run in a closed shard its status: "completed", "stopped" or "failed".
     problems : list of str
         Shards that were ignored, one sentence each.
+
+    Raises
+    ------
+    StoreError
+        If a shard was written by another schema version: its runs are done, but which they are
+        cannot be read.
     """
-    runs, problems = _closed_runs(Path(directory), ["run_id", "status"])
+    runs, problems = _closed_runs(Path(directory), ["run_id", "status"], (OtherVersion,))
     return dict(zip(runs["run_id"], runs["status"], strict=True)), problems
 
 
@@ -211,11 +217,13 @@ def require_results(directory: Path) -> None:
         )
 
 
-def _closed_runs(directory: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+def _closed_runs(
+    directory: Path, columns: Sequence[str], refused: tuple[type[StoreError], ...] = ()
+) -> tuple[pd.DataFrame, list[str]]:
     """One row a run: `columns`, and the name of the shard that counts for it."""
-    runs, problems = all_runs(directory, visible_shards(directory), columns)
+    runs, problems = all_runs(directory, visible_shards(directory), columns, refused)
     if is_gone(directory, problems):
-        return _closed_runs(directory, columns)
+        return _closed_runs(directory, columns, refused)
     return best_of_each(runs).reset_index(drop=True), list(problems.values())
 
 
