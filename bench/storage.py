@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from minibutter import runs, store
-from minibutter.datasets import DatasetError
+from minibutter.datasets import DatasetError, ensure_available
 from minibutter.energy import open_meter
 from minibutter.experiments import plan_experiment
 from minibutter.provenance import read_provenance
@@ -33,7 +33,8 @@ N_EPOCHS, N_SHORT_RUNS, SHORT_EPOCHS, RUNS_OF_A_SHARD = 1_000_000, 10_000, 60, 2
 def train(
     dataset: str, size: int, n_runs: int, epochs: int, data_dir: Path | None
 ) -> list[RunResult]:
-    """Repetitions of one experiment with BUTTER's settings."""
+    """Repetitions of one experiment with BUTTER's settings; DatasetError if there are no data."""
+    ensure_available(dataset, data_dir=data_dir)
     spec = RunSpec(dataset=dataset, size=size, depth=4, epochs=epochs)
     experiment = plan_experiment(spec, data_dir=data_dir)
     with open_meter() as meter:

@@ -29,6 +29,12 @@ def test_copies_have_other_ids_and_the_same_numbers(trained):
     assert copied[3].epochs is trained[1].epochs
 
 
+def test_data_that_are_not_there_are_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["storage", "--dataset", str(tmp_path / "none.csv")])
+    with pytest.raises(SystemExit, match=r"none\.csv.*--dataset digits"):
+        storage.main()
+
+
 def test_all_targets_are_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(storage, "N_EPOCHS", 60)
     monkeypatch.setattr(storage, "N_SHORT_RUNS", 40)
