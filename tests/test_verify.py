@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from minibutter import launch, runs, store
-from minibutter.experiments import _describe
+from minibutter.experiments.resolved import _describe
 from minibutter.launch import verify as module
 from minibutter.launch.verify import (
     EXIT_DIFFERENT,
