@@ -13,6 +13,9 @@ import numpy as np
 
 from minibutter.sweeps.schedule import BUNDLE_S, Grant, Schedule
 
+_SMALLEST_WAVE = 8
+"""Fewer requests are answered as soon one by one."""
+
 
 class Replay(NamedTuple):
     """How a sweep went.
@@ -135,8 +138,12 @@ def _do_job(
     # When a worker becomes free, which one, since when it has been busy, and what with: a heap.
     busy = [(0.0, worker, 0.0, nothing) for worker in range(len(widths))]
     end_s = lost_s = 0.0
-    n_grants = 0
+    n_grants = n_before_waves = 0
     while busy:
+        if n_grants >= n_before_waves:
+            n_waves = _do_waves(schedule, duration_s, busy, time_limit_s)
+            n_grants += n_waves
+            n_before_waves = n_grants + len(busy)
         now_s, worker, begun_s, grant = busy[0]
         n_done = len(grant.tasks)
         if now_s > time_limit_s:
@@ -153,6 +160,52 @@ def _do_job(
             schedule.stop(worker)
             heapq.heappop(busy)
     return _Job(end_s, n_grants, lost_s)
+
+
+def _do_waves(
+    schedule: Schedule,
+    duration_s: np.ndarray,
+    busy: list[tuple[float, int, float, Grant]],
+    time_limit_s: float,
+) -> int:
+    """Let many workers ask at once, while they do so before any of them is free again.
+
+    The same as one after the other, but for the time that it takes. Returns the requests, and
+    leaves `busy` a heap.
+    """
+    if len(busy) < _SMALLEST_WAVE:
+        return 0
+    free_s, workers, begun_s, grants = map(list, zip(*busy, strict=True))
+    free_s, workers, begun_s = np.array(free_s), np.array(workers), np.array(begun_s)
+    tasks = np.full(len(busy), _AS_BEFORE)
+    n_requests, n = 0, _SMALLEST_WAVE
+    while n >= _SMALLEST_WAVE:
+        order = np.lexsort((workers, free_s))
+        asking = order[: np.searchsorted(free_s[order], time_limit_s)]
+        if not len(asking):
+            break
+        now_s = free_s[asking]
+
+        def count(tasks: np.ndarray, now_s: np.ndarray = now_s) -> int:
+            ends_s = now_s[: len(tasks)] + duration_s[tasks]
+            is_late = now_s[1 : len(tasks)] >= np.minimum.accumulate(ends_s)[:-1]
+            return int(np.argmax(is_late)) + 1 if is_late.any() else len(tasks)
+
+        given = schedule.request_in_turn(workers[asking], time_limit_s - now_s, count)
+        n = len(given)
+        tasks[asking[:n]] = given
+        begun_s[asking[:n]] = now_s[:n]
+        free_s[asking[:n]] = now_s[:n] + duration_s[given]
+        n_requests += n
+    for place in np.flatnonzero(tasks != _AS_BEFORE).tolist():
+        grants[place] = Grant(tasks[place : place + 1], _ONE, math.nan)
+    busy[:] = zip(free_s.tolist(), workers.tolist(), begun_s.tolist(), grants, strict=True)
+    heapq.heapify(busy)
+    return n_requests
+
+
+_AS_BEFORE = -1
+_ONE = np.ones(1, np.int32)
 
 
 def _span_s(grant: Grant, duration_s: np.ndarray) -> float:

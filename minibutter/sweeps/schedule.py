@@ -15,7 +15,7 @@ whom follows from the order of the calls alone.
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import neg
 from typing import NamedTuple
 
@@ -112,6 +112,7 @@ class Schedule:
         self._order = np.lexsort((*ties, -cost)).astype(np.int32)
         self._is_pending = bytearray(np.frombuffer(is_pending, np.uint8)[self._order])
         sorted_cost = cost[self._order]
+        self._costs = sorted_cost
         self._cost = memoryview(sorted_cost)  # reads Python floats, which NumPy does slowly
         self._head = 0
         self.pending_s = float(
@@ -154,6 +155,53 @@ class Schedule:
         self.n_pending -= len(taken)
         self.pending_s = self.pending_s - work_s if self.n_pending else 0.0
         return Grant(self._order[taken], np.array(blocks, np.int32), total_s)
+
+    def request_in_turn(
+        self,
+        workers: np.ndarray,
+        seconds_left: np.ndarray,
+        count: Callable[[np.ndarray], int],
+    ) -> np.ndarray:
+        """What it comes to that each of these workers has done all that it holds, and asks: in one
+        go, as far as every one of them gets a single task. For replays, which ask a million times.
+
+        Parameters
+        ----------
+        workers : int array (n,): numbers of different ones that have not stopped.
+        seconds_left : float64 array (n,): of each; none is longer than the one before it.
+        count : is told the tasks that the workers would get, int32 of shape (m,) with m <= n, and
+            says how many of them do ask.
+
+        Returns
+        -------
+        int32 array: what the first of the workers got; empty where the first one gets a bundle,
+        nothing, or is a gang: `request` answers it.
+        """
+        nothing = np.empty(0, np.int32)
+        affordable_s = seconds_left / self._margin
+        first = self._first_affordable(affordable_s[0])
+        if first < 0 or max(self._widths) > 1:
+            return nothing
+        steps = np.arange(len(workers))
+        # Everybody takes the next one behind the last that was taken, or the first that it affords.
+        places = np.maximum(self._positions_of(affordable_s), first) - steps
+        positions = np.maximum.accumulate(places) + steps
+        positions = positions[: np.searchsorted(positions, len(self._order))]
+        target_s = min(self._bundle_s, self.pending_s / (SLICES * self.n_ranks))
+        # Costs fall from one to the next, and so does the target.
+        positions = positions[: np.count_nonzero(self._costs[positions] >= target_s)]
+        if not len(positions) or self._is_pending.find(0, first, positions[-1] + 1) >= 0:
+            return nothing
+        positions = positions[: count(self._order[positions])]
+        np.frombuffer(self._is_pending, np.uint8)[positions] = 0
+        held, asking = self._held, workers[: len(positions)].tolist()
+        self.n_held += len(positions) - sum(len(held[worker]) for worker in asking)
+        for worker, position in zip(asking, positions.tolist(), strict=True):
+            held[worker] = [position]
+        self.n_pending -= len(positions)
+        taken_s = float(np.sum(self._costs[positions], dtype=np.float64))
+        self.pending_s = self.pending_s - taken_s if self.n_pending else 0.0
+        return self._order[positions]
 
     def finish(self, worker: int, n_tasks: int) -> None:
         """A worker has done the first `n_tasks` of what it holds."""
@@ -220,6 +268,16 @@ class Schedule:
     def _position_of(self, seconds: float) -> int:
         """The first position of a task, pending or not, that takes no longer than this."""
         return bisect_left(self._cost, -seconds, key=neg)
+
+    def _positions_of(self, seconds: np.ndarray) -> np.ndarray:
+        """The same for several, none of them longer than the one before it."""
+        first, last = self._position_of(seconds[0]), self._position_of(seconds[-1])
+        # As exact as the costs: a number between two of float32 affords the smaller one.
+        rounded = seconds.astype(np.float32)
+        above = rounded > seconds
+        rounded[above] = np.nextafter(rounded[above], np.float32(-np.inf))
+        ascending = self._costs[first:last][::-1]
+        return last - np.searchsorted(ascending, rounded, side="right")
 
     def _block(self, position: int, width: int) -> list[int]:
         """This task, and the next ones that are equal: as many as a gang has ranks, at most."""

@@ -6,6 +6,7 @@ import pytest
 from minibutter.nn import cost
 from minibutter.nn.network import Network
 from minibutter.nn.shapes import SizeUnreachable, find_outline
+from minibutter.sweeps import replay as replay_module
 from minibutter.sweeps.replay import lower_bound_s, misjudge, replay
 
 DATASETS = {
@@ -80,6 +81,28 @@ def test_an_order_that_knows_nothing_takes_longer(primary_s):
     ignorant = replay(np.ones_like(duration_s), duration_s, ranks)
     assert informed.makespan_s < 1.02 * informed.lower_bound_s
     assert ignorant.makespan_s > 1.1 * informed.makespan_s
+
+
+@pytest.mark.parametrize("time_limit_s", [np.inf, 4000.0, 900.0])
+@pytest.mark.parametrize("error", [0.0, 0.3])
+@pytest.mark.parametrize("seed", range(4))
+def test_workers_that_ask_in_waves_get_what_they_get_one_by_one(
+    monkeypatch, seed, error, time_limit_s
+):
+    rng = np.random.default_rng(seed)
+    n_ranks = int(rng.integers(8, 120))
+    cost_s = np.repeat(10 ** rng.uniform(-1, 3.2, 400), 5)
+    duration_s = misjudge(cost_s, error, rng)
+    waves = []
+    do_waves = replay_module._do_waves
+    monkeypatch.setattr(
+        replay_module, "_do_waves", lambda *job: waves.append(do_waves(*job)) or waves[-1]
+    )
+    limits = {"time_limit_s": time_limit_s, "margin": 1.1}
+    in_waves = replay(cost_s, duration_s, [1] * n_ranks, **limits)
+    assert sum(waves) > 0.2 * in_waves.n_grants
+    monkeypatch.setattr(replay_module, "_SMALLEST_WAVE", n_ranks + 1)
+    assert in_waves == pytest.approx(replay(cost_s, duration_s, [1] * n_ranks, **limits), rel=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -52,6 +52,42 @@ def test_the_order_of_requests_alone_decides():
     assert first == second
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_workers_in_turn_get_what_they_get_one_after_the_other(seed):
+    rng = np.random.default_rng(seed)
+    cost_s, _ = sweep_of(seed)
+    turns, each = (Schedule(cost_s, [1] * 40, margin=1.3) for _ in range(2))
+    for schedule in (turns, each):
+        # Some have left, and what they gave back is not there: others have it.
+        for worker in range(30, 40):
+            schedule.request(worker)
+        for worker in range(35, 40):
+            schedule.stop(worker)
+    n_singles = 0
+    for seconds in (200.0, 120.0, 40.0, 15.0):
+        workers = rng.permutation(30)
+        left_s = np.sort(rng.uniform(0.8, 1.0, 30))[::-1] * seconds
+        told = []
+        given = turns.request_in_turn(
+            workers, left_s, lambda tasks, told=told: told.append(tasks) or max(len(tasks) - 2, 1)
+        )
+        assert not told or (told[0][: len(given)] == given).all()
+        n_singles += len(given)
+        for worker, seconds_left in zip(workers.tolist(), left_s.tolist(), strict=True):
+            each.finish(worker, len(each._held[worker]))
+            grant = each.request(worker, seconds_left).tasks.tolist()
+            if len(given):
+                assert grant == [given[0]]
+                given = given[1:]
+            else:
+                turns.finish(worker, len(turns._held[worker]))
+                assert grant == turns.request(worker, seconds_left).tasks.tolist()
+        assert (turns.pending == each.pending).all()
+        assert (turns.n_held, turns.n_pending) == (each.n_held, each.n_pending)
+        assert turns.pending_s == pytest.approx(each.pending_s)
+    assert n_singles > 40
+
+
 # ---------------------------------------------------------------------------------------------
 # Bundles
 
