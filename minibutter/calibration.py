@@ -26,6 +26,7 @@ from minibutter.nn.cost import BUILT_IN, CostModel, Rates, step_amounts, step_us
 from minibutter.nn.kernels import jit
 from minibutter.nn.probes import PROBES, Probe, measure_step_us
 from minibutter.nn.training import compile_kernels
+from minibutter.provenance import read_cpu_model
 
 _PRIOR_COUNT = 0.01
 """What a rate weighs that was there before, scaled to the machine's speed: a rate that is wrong by
@@ -155,6 +156,17 @@ def calibration_path(cpu_model: str, environment: Mapping[str, str] = os.environ
         return None
     name = re.sub(r"[^a-z0-9]+", "-", cpu_model.lower()).strip("-")
     return cache / "minibutter" / "calibration" / f"{name}-{kernels}.json"
+
+
+def find_calibration() -> Calibration | None:
+    """That of this machine; None where none is kept."""
+    return read_calibration(calibration_path(read_cpu_model()))
+
+
+def machine_cost_model() -> CostModel:
+    """Rates of this machine as they were measured, or else those that come with the package."""
+    calibration = find_calibration()
+    return BUILT_IN if calibration is None else calibration.model
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:

@@ -6,12 +6,13 @@ need it are skipped, with the reason, where it is absent.
 
 import os
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from minibutter import cli, hierarchy
+from minibutter import calibration, cli, hierarchy
 from minibutter.energy.topology import Topology, read_topology
 from minibutter.experiments import Experiment, plan_experiment
 from minibutter.sweeps.spec import RunSpec
@@ -24,6 +25,14 @@ def _test_data(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"there is no folder {folder}; MINIBUTTER_TEST_DATA can name another")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def kept_calibration(tmp_path_factory, monkeypatch) -> Path:
+    """Where this machine's calibration would be: a file of the test's own, which is not there."""
+    path = tmp_path_factory.getbasetemp() / "calibrations" / f"{uuid.uuid4().hex}.json"
+    monkeypatch.setattr(calibration, "calibration_path", lambda *_: path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,33 @@
 """Fitting a machine's rates: planted ones are found, and what is no good is no calibration."""
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minibutter import calibration as calibration_module
+from minibutter import launch
 from minibutter.calibration import (
     Calibration,
     calibrate,
     calibration_path,
+    find_calibration,
     fit_model,
     kernels_digest,
+    machine_cost_model,
     read_calibration,
     write_calibration,
 )
+from minibutter.experiments import CHECKS, plan_experiments
 from minibutter.nn import cost
 from minibutter.nn.cost import CostModel, Rates
 from minibutter.nn.kernels import jit
 from minibutter.nn.network import Network
 from minibutter.nn.probes import PROBES, Probe, measure_step_us
+from minibutter.sweeps.options import read_selection
+from minibutter.sweeps.spec import parse_sweep
 
 PLANTED = CostModel(
     Rates(6.0, 2.6, 0.018, 4.6e-4, 5.2e-6, 7e-4, 3.8e-3, 1.4e-3, 2.9e-3),
@@ -220,3 +228,92 @@ def test_a_calibration_says_what_it_is_of(calibration):
     assert calibration.kernels == kernels_digest()
     assert calibration.measured_at.endswith("+00:00")
     assert len(calibration.measured_us) == len(PROBES)
+
+
+# ---------------------------------------------------------------------------------------------
+# Using it
+
+SWEEP = {
+    "dataset": "iris",
+    "size": [64, 512, 4096, 32768],
+    "depth": [3, 6],
+    "epochs": 2,
+    "batch_size": 16,
+    "repetitions": 4,
+}
+
+
+@pytest.fixture
+def slow_machine(kept_calibration):
+    """A calibration of a machine that takes ten times as long for everything."""
+    rates = (Rates(*(10 * rate for rate in rates)) for rates in cost.BUILT_IN)
+    model = CostModel(*rates)
+    slow = Calibration(model, "CPU", None, "2026-01-02T03:04:05+00:00", (1.0,) * len(PROBES))
+    write_calibration(slow, kept_calibration)
+    return model
+
+
+def test_what_is_kept_is_used_by_plans_and_by_jobs(slow_machine, tmp_path):
+    assert machine_cost_model() == find_calibration().model == slow_machine
+    sweep = parse_sweep(SWEEP, "s.toml", CHECKS)
+    plan = plan_experiments(sweep, cost_model=slow_machine)
+    usual = plan_experiments(sweep)
+    assert (plan.epoch_us > 5 * usual.epoch_us).all()
+    assert plan[0].epoch_us(4) > 5 * usual[0].epoch_us(4)
+    assert plan.experiment_ids == usual.experiment_ids
+    job = launch.prepare_job(sweep, tmp_path / "out", None, lanes=1)
+    assert job.total_work == pytest.approx(plan.work_us.sum())
+
+
+def test_without_a_calibration_rates_are_those_that_come_along():
+    assert find_calibration() is None
+    assert machine_cost_model() == cost.BUILT_IN
+
+
+def test_budgets_buy_in_the_same_order_on_every_machine():
+    steps_are_dear = CostModel(*(rates._replace(step=500.0) for rates in cost.BUILT_IN))
+    bought = []
+    for model in (cost.BUILT_IN, steps_are_dear):
+        whole = plan_experiments(parse_sweep(SWEEP, "s.toml", CHECKS), cost_model=model)
+        for part in (0.25, 0.5, 0.8, 1.0):
+            budget = f"{part * whole.core_h}core-h"
+            selection = read_selection(None, None, budget, CHECKS)
+            sweep = parse_sweep(SWEEP, "s.toml", CHECKS, selection=selection)
+            plan = plan_experiments(sweep, cost_model=model)
+            assert plan.core_h <= part * whole.core_h
+            bought.append(set(plan.experiment_ids))
+    bought.sort(key=len)
+    assert len(set(map(len, bought))) > 2
+    assert all(less <= more for less, more in itertools.pairwise(bought))
+
+
+def test_the_command_keeps_what_it_measured(call, kept_calibration, monkeypatch):
+    monkeypatch.setattr(
+        calibration_module, "calibrate", lambda cpu_model, on_probe: calibrate(
+            cpu_model, timed_with(PLANTED), on_probe
+        )
+    )  # fmt: skip
+    code, out, _ = call("sweep", "calibrate")
+    assert code == 0
+    assert "fitted rates:   half of the steps within" in out
+    assert out.splitlines()[-1] == str(kept_calibration)
+    assert np.abs(errors_of(machine_cost_model())).max() < 0.05
+    document = json.loads(call("sweep", "calibrate", "--json")[1])
+    assert document["median_error"] < 0.05 < document["built_in_median_error"]
+    assert document["alone"] == machine_cost_model().alone._asdict()
+
+
+def test_a_calibration_that_cannot_be_kept_is_one_line(call, kept_calibration, monkeypatch):
+    monkeypatch.setattr(
+        calibration_module, "calibrate", lambda cpu_model, on_probe: calibrate(
+            cpu_model, timed_with(PLANTED), on_probe
+        )
+    )  # fmt: skip
+    kept_calibration.mkdir(parents=True)
+    code, _, err = call("sweep", "calibrate")
+    assert code == 2
+    assert "cannot be written (Is a directory); let XDG_CACHE_HOME name a folder" in err
+    monkeypatch.setattr(calibration_module, "calibration_path", lambda *_: None)
+    code, _, err = call("sweep", "calibrate")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "there is no folder for compiled kernels" in err

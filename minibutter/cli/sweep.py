@@ -1,4 +1,4 @@
-"""`minibutter sweep`: run, plan and list sweeps."""
+"""`minibutter sweep`: run, plan and list sweeps, and measure what they cost here."""
 
 from minibutter.cli.options import (
     Budget,
@@ -65,6 +65,18 @@ def plan(
     from minibutter.experiments import read_sweep
 
     show_plan(read_sweep(sweep, set_ or (), filter_, limit, budget), data_dir, as_json)
+
+
+def calibrate(as_json: Json = False) -> None:
+    """Measure what training costs on this machine, for plans and for the order of runs.
+
+    Takes half a minute of one core, beside compiling. The rates are kept in the user's cache folder
+    for this model of processor and these kernels, and used from then on. No number of a run depends
+    on them.
+    """
+    from minibutter.cli.calibrating import calibrate_and_show
+
+    calibrate_and_show(as_json)
 
 
 def list_catalogue() -> None:

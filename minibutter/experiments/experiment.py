@@ -13,6 +13,7 @@ from minibutter.experiments.resolved import (
     predict_epoch_us,
     resolve,
 )
+from minibutter.nn.cost import BUILT_IN, CostModel
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
 from minibutter.nn.shapes import SHAPES, format_widths
@@ -62,6 +63,7 @@ class Experiment:
     network : None where there can be none.
     n_train, n_test : rows after the split; None without `info`.
     problem : why no run can be done, with the remedy; None when all is well.
+    cost_model : rates of the machine that is to run it; decides nothing but order and packing.
     """
 
     experiment_id: str
@@ -73,6 +75,7 @@ class Experiment:
     n_train: int | None
     n_test: int | None
     problem: str | None
+    cost_model: CostModel = BUILT_IN
 
     @property
     def title(self) -> str:
@@ -116,7 +119,12 @@ class Experiment:
         if self.problem is not None:
             return 0.0
         return predict_epoch_us(
-            self.network, self.n_train, self.n_test, self.spec.batch_size, repetitions
+            self.network,
+            self.n_train,
+            self.n_test,
+            self.spec.batch_size,
+            repetitions,
+            self.cost_model,
         )
 
     @property
@@ -169,6 +177,7 @@ def make_experiment(
         n_train=resolved.n_train,
         n_test=resolved.n_test,
         problem=resolved.problem,
+        cost_model=resolved.cost_model,
     )
 
 

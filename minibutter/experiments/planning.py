@@ -18,7 +18,13 @@ from minibutter.experiments.experiment import (
     identity_content,
 )
 from minibutter.experiments.plan import US_PER_H, Plan
-from minibutter.experiments.resolved import UNRESOLVED_KEYS, Resolved, resolve
+from minibutter.experiments.resolved import (
+    UNRESOLVED_KEYS,
+    Resolved,
+    predict_epoch_us,
+    resolve,
+)
+from minibutter.nn.cost import BUILT_IN, CostModel
 from minibutter.sweeps import identity, options, selection
 from minibutter.sweeps.grid import Columns, Grid
 from minibutter.sweeps.spec import SPEC_KEYS, Sweep, SweepError, load_sweep
@@ -53,7 +59,9 @@ def read_sweep(
     return load_sweep(source, CHECKS, options.parse_assignments(assignments), selected)
 
 
-def plan_experiments(sweep: Sweep, data_dir: Path | None = None) -> Plan:
+def plan_experiments(
+    sweep: Sweep, data_dir: Path | None = None, cost_model: CostModel = BUILT_IN
+) -> Plan:
     """Give every experiment of a sweep its identity and its network; nothing is trained.
 
     The same experiment asked for twice is listed once, with the larger number of repetitions.
@@ -62,6 +70,7 @@ def plan_experiments(sweep: Sweep, data_dir: Path | None = None) -> Plan:
     ----------
     sweep : from `minibutter.sweeps.spec`; what it selects is planned.
     data_dir : where local data sets lie; only files are read, registered sets are known.
+    cost_model : rates of the machine that is to run it.
 
     Raises
     ------
@@ -69,7 +78,7 @@ def plan_experiments(sweep: Sweep, data_dir: Path | None = None) -> Plan:
         If a value names something that no room knows, no machine has such tiles, or what the sweep
         selects is nothing.
     """
-    whole, experiments = _plan_all(sweep, data_dir)
+    whole, experiments = _plan_all(sweep, data_dir, cost_model)
     if sweep.selection == selection.EVERYTHING:
         return whole
     numbers = _choose(sweep, whole, experiments)
@@ -81,7 +90,9 @@ def plan_experiments(sweep: Sweep, data_dir: Path | None = None) -> Plan:
     )
 
 
-def _plan_all(sweep: Sweep, data_dir: Path | None) -> tuple[Plan, np.ndarray]:
+def _plan_all(
+    sweep: Sweep, data_dir: Path | None, cost_model: CostModel
+) -> tuple[Plan, np.ndarray]:
     """The plan of a whole sweep, and for every cell the number of its experiment."""
     if len(sweep.experiments) > MAX_CELLS:
         raise SweepError(
@@ -103,7 +114,7 @@ def _plan_all(sweep: Sweep, data_dir: Path | None) -> tuple[Plan, np.ndarray]:
             # Other grids may have met it.
             if row not in known:
                 known[row] = len(distinct)
-                distinct.append(resolve(grid[cell], data_dir))
+                distinct.append(resolve(grid[cell], data_dir, cost_model))
         codes = np.array([known[row] for row in rows], np.int64)[codes]
         codes_of_cells.append(codes)
         ids += _identify(grid, columns, distinct, codes)
@@ -167,8 +178,10 @@ def _choose(sweep: Sweep, plan: Plan, experiments: np.ndarray) -> np.ndarray:
     if wanted.budget_core_h is None:
         return chosen
     cost_h = plan.work_us[chosen] / US_PER_H
+    # The order is that of the built-in rates, the same on every machine and after a calibration;
+    # only how far along it the money goes is a matter of the machine.
     order = selection.nested_order(
-        cost_h,
+        plan.repetitions[chosen] * plan.epochs[chosen] * _built_in_epoch_us(plan)[chosen],
         np.round(np.log2(plan.num_parameters[chosen])).astype(np.int64),
         plan.sweep_cells.are_corners(plan.cells[chosen]),
         [plan.experiment_ids[number] for number in chosen.tolist()],
@@ -180,3 +193,17 @@ def _choose(sweep: Sweep, plan: Plan, experiments: np.ndarray) -> np.ndarray:
             f"of {sweep.name} takes about {cost_h[order[0]]:.2g} core-hours"
         )
     return np.sort(chosen[order[:n_paid]])
+
+
+def _built_in_epoch_us(plan: Plan) -> np.ndarray:
+    """Microseconds of an epoch by the rates that come with the package; 0 where there is none."""
+    batch_sizes = plan.sweep_cells.numbers_of("batch_size")[plan.cells]
+    used, firsts = np.unique(plan.codes, return_index=True)
+    epoch_us = np.zeros(len(plan.distinct))
+    for code, batch_size in zip(used.tolist(), batch_sizes[firsts].tolist(), strict=True):
+        each = plan.distinct[code]
+        if each.problem is None:
+            epoch_us[code] = predict_epoch_us(
+                each.network, each.n_train, each.n_test, int(batch_size)
+            )
+    return epoch_us[plan.codes]

@@ -11,6 +11,7 @@ from pathlib import Path
 from minibutter import datasets, hierarchy
 from minibutter.datasets import DatasetInfo
 from minibutter.nn import cost
+from minibutter.nn.cost import BUILT_IN, CostModel
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import Network
 from minibutter.nn.shapes import SizeUnreachable, find_outline
@@ -30,6 +31,7 @@ class Resolved:
     info, network, n_train, n_test, problem : as in `Experiment`.
     is_unreachable : whether the problem is that no network has the size.
     epoch_us : predicted microseconds of an epoch on one rank; 0 where there is a problem.
+    cost_model : rates that the prediction comes from.
     """
 
     info: DatasetInfo | None
@@ -39,6 +41,7 @@ class Resolved:
     problem: str | None
     is_unreachable: bool
     epoch_us: float
+    cost_model: CostModel = BUILT_IN
 
 
 # What `resolve` does not look at. A new key of a specification is looked at until it stands here.
@@ -48,8 +51,14 @@ UNRESOLVED_KEYS = (
 )  # fmt: skip
 
 
-def resolve(spec: RunSpec, data_dir: Path | None) -> Resolved:
+def resolve(spec: RunSpec, data_dir: Path | None, cost_model: CostModel = BUILT_IN) -> Resolved:
     """Find data set, split and network of a specification, and what stands in the way.
+
+    Parameters
+    ----------
+    spec : what is asked for.
+    data_dir : where local data sets lie.
+    cost_model : rates of the machine that is to run it.
 
     Raises
     ------
@@ -69,17 +78,24 @@ def resolve(spec: RunSpec, data_dir: Path | None) -> Resolved:
         _check_batch_size(spec, info, n_train)
         if spec.cache_state == "cold":
             hierarchy.flushed_bytes()  # refuses caches that it cannot empty
-        epoch_us = predict_epoch_us(network, n_train, n_test, spec.batch_size)
+        epoch_us = predict_epoch_us(
+            network, n_train, n_test, spec.batch_size, cost_model=cost_model
+        )
     except ValueError as error:
         problem, is_unreachable = str(error), isinstance(error, SizeUnreachable)
-    return Resolved(info, network, n_train, n_test, problem, is_unreachable, epoch_us)
+    return Resolved(info, network, n_train, n_test, problem, is_unreachable, epoch_us, cost_model)
 
 
 def predict_epoch_us(
-    network: Network, n_train: int, n_test: int, batch_size: int, repetitions: int = 1
+    network: Network,
+    n_train: int,
+    n_test: int,
+    batch_size: int,
+    repetitions: int = 1,
+    cost_model: CostModel = BUILT_IN,
 ) -> float:
     """Predicted microseconds of an epoch on one rank, of repetitions that are trained together."""
-    return _epoch_us(network, n_train, n_test, min(batch_size, n_train), repetitions)
+    return _epoch_us(network, n_train, n_test, min(batch_size, n_train), repetitions, cost_model)
 
 
 _epoch_us = lru_cache(maxsize=2**16)(cost.epoch_us)

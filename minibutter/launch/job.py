@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 import minibutter
-from minibutter import datasets, store
+from minibutter import calibration, datasets, store
 from minibutter.experiments import Experiment, plan_experiments
 from minibutter.nn import cost
 from minibutter.nn.kernels.layout import lanes_of
@@ -100,7 +100,7 @@ def prepare_job(
     """
     lanes = _read_lanes(lanes)
     out = Path("results") / sweep.name if out is None else out
-    plan = plan_experiments(sweep, data_dir)
+    plan = plan_experiments(sweep, data_dir, calibration.machine_cost_model())
     for reference in plan.values()["dataset"]:
         datasets.ensure_available(reference, data_dir=data_dir)
     lacking = np.flatnonzero(plan.lacks_data)
@@ -191,7 +191,7 @@ def _group_size(experiment: Experiment, n_pending: int, n_ranks: int, lanes: int
     row_bytes = (network.n_inputs + network.n_outputs) * np.dtype(network.dtype).itemsize
     affordable = MAX_STACKED_BYTES // (row_bytes * (experiment.n_train + experiment.n_test))
     batch_size = min(experiment.spec.batch_size, experiment.n_train)
-    size = cost.choose_group_size(network, batch_size, n_pending, n_ranks)
+    size = cost.choose_group_size(network, batch_size, n_pending, n_ranks, experiment.cost_model)
     return max(min(size, affordable), 1)
 
 
