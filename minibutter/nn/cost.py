@@ -215,6 +215,8 @@ def choose_group_size(
     """
     sizes = range(1, min(max_group_size(network), n_pending) + 1)
     alone_us, packed_us = (step_us(network, batch_size, size, model) for size in (1, 2))
+    if packed_us >= len(sizes) * alone_us:
+        return 1  # as most networks are wide, this is most of the answers of a large sweep
 
     def unit_us(size: int) -> float:
         return packed_us if size > 1 else size * alone_us
