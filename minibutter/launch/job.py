@@ -11,6 +11,7 @@ import numpy as np
 import minibutter
 from minibutter import calibration, datasets, store
 from minibutter.experiments import Experiment, plan_experiments
+from minibutter.experiments.resolved import Resolved
 from minibutter.nn import cost
 from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.network import DTYPES
@@ -98,7 +99,7 @@ def prepare_job(
     SweepError, DatasetError, StoreError
         If the sweep, its data or its directory cannot be used, or `lanes` mean nothing.
     """
-    lanes = _read_lanes(lanes)
+    lanes = read_lanes(lanes)
     out = Path("results") / sweep.name if out is None else out
     plan = plan_experiments(sweep, data_dir, calibration.machine_cost_model())
     for reference in plan.values()["dataset"]:
@@ -131,7 +132,7 @@ def prepare_job(
     return replace(job, groups=tuple(sorted(groups, key=job.work, reverse=True)))
 
 
-def _read_lanes(lanes: int | str) -> int | None:
+def read_lanes(lanes: int | str) -> int | None:
     """A number of lanes; None for "auto"."""
     if lanes == AUTO:
         return None
@@ -161,7 +162,9 @@ def _pack(
         experiment = job.experiments[key]
         alone = sum(job.work(Group(key, (repetition,))) for repetition in missing)
         ranks = math.ceil(n_ranks * alone / total - 1e-9) if total else 1
-        size = _group_size(experiment, len(missing), max(ranks, gang_size), lanes)
+        size = group_size(
+            experiment, experiment.spec.batch_size, len(missing), max(ranks, gang_size), lanes
+        )
         groups += _cut(key, missing, size, gang_size)
     return groups
 
@@ -182,16 +185,32 @@ def _cut(key: str, missing: list[int], size: int, gang_size: int) -> list[Group]
     return groups
 
 
-def _group_size(experiment: Experiment, n_pending: int, n_ranks: int, lanes: int | None) -> int:
-    if experiment.problem is not None:
+def group_size(
+    planned: Experiment | Resolved,
+    batch_size: int,
+    n_pending: int,
+    n_ranks: int,
+    lanes: int | None,
+) -> int:
+    """How many of the missing repetitions of an experiment to train together.
+
+    Parameters
+    ----------
+    planned : the experiment, or what many have in common.
+    batch_size : as it was asked for.
+    n_pending : repetitions that are missing.
+    n_ranks : ranks that are to be kept busy with them.
+    lanes : the most; None for as many as the estimate says.
+    """
+    if planned.problem is not None:
         return 1
-    network = experiment.network
+    network = planned.network
     if lanes is not None:
         return min(lanes, cost.max_group_size(network))
     row_bytes = (network.n_inputs + network.n_outputs) * np.dtype(network.dtype).itemsize
-    affordable = MAX_STACKED_BYTES // (row_bytes * (experiment.n_train + experiment.n_test))
-    batch_size = min(experiment.spec.batch_size, experiment.n_train)
-    size = cost.choose_group_size(network, batch_size, n_pending, n_ranks, experiment.cost_model)
+    affordable = MAX_STACKED_BYTES // (row_bytes * (planned.n_train + planned.n_test))
+    batch_size = min(batch_size, planned.n_train)
+    size = cost.choose_group_size(network, batch_size, n_pending, n_ranks, planned.cost_model)
     return max(min(size, affordable), 1)
 
 

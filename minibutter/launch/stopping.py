@@ -39,8 +39,7 @@ class Stopping(AbstractContextManager):
 
     def __init__(self, limit: TimeLimit) -> None:
         left_s = math.inf if limit.seconds_left is None else limit.seconds_left
-        grace_s = min(GRACE_S, left_s / 10) if math.isfinite(left_s) else 0.0
-        self._end_s = time.monotonic() + left_s - grace_s
+        self._end_s = time.monotonic() + seconds_for_work(left_s)
         self.is_asked = False
         self._before: dict[int, object] = {}
 
@@ -67,6 +66,11 @@ class Stopping(AbstractContextManager):
         if self.is_asked:
             raise StopNow(f"{signal.Signals(number).name} came twice")
         self.is_asked = True
+
+
+def seconds_for_work(left_s: float) -> float:
+    """What is left of a limit when the files are to be closed in time; infinite if it is."""
+    return left_s - min(GRACE_S, left_s / 10) if math.isfinite(left_s) else left_s
 
 
 def read_limit(asked: str | None, environment: Mapping[str, str] = os.environ) -> TimeLimit:
