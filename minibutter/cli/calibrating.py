@@ -62,10 +62,7 @@ def calibrate_and_show(as_json: bool) -> None:
 def describe_costs(found: Calibration | None) -> str:
     """Where predicted times come from, in a sentence."""
     if found is None:
-        return (
-            "times are those of another processor; half a minute of `minibutter sweep calibrate` "
-            "makes them this one's"
-        )
+        return "times are another processor's: `minibutter sweep calibrate` measures this one's"
     return f"times are those of this processor, as measured on {found.measured_at[:10]}"
 
 

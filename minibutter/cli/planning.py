@@ -9,6 +9,8 @@ import pandas as pd
 from rich.console import Console
 
 from minibutter import report
+from minibutter.calibration import machine_cost_model
+from minibutter.cli.forecasting import look_ahead, outlook_document, outlook_lines
 from minibutter.cli.terminal import print_json_rows, show_table
 from minibutter.experiments import Plan, plan_experiments
 from minibutter.nn.shapes import format_widths
@@ -18,11 +20,20 @@ _US_PER_H = 3.6e9
 _SHOWN_VALUES = 8
 
 
-def show_plan(sweep: Sweep, data_dir: Path | None, as_json: bool) -> None:
+def show_plan(
+    sweep: Sweep,
+    data_dir: Path | None,
+    n_ranks: int | None,
+    time_limit: str | None,
+    lanes: str,
+    energy_model: Path | None,
+    as_json: bool,
+) -> None:
     """Show what would be run, what it would take, and what cannot be run."""
-    plan = plan_experiments(sweep, data_dir)
+    plan = plan_experiments(sweep, data_dir, machine_cost_model())
+    outlook = look_ahead(plan, n_ranks, time_limit, lanes, energy_model)
     if as_json:
-        print_json_rows(_totals(plan), "experiments", _rows(plan))
+        print_json_rows(_totals(plan) | outlook_document(outlook), "experiments", _rows(plan))
         return
     console = Console()
     if len(plan) <= report.MAX_ROWS:
@@ -38,6 +49,8 @@ def show_plan(sweep: Sweep, data_dir: Path | None, as_json: bool) -> None:
         f"{plan.name}: {plan.repetitions.sum()} runs of {len(plan)} experiments "
         f"({plan.n_cells.sum()} cells), about {_hours_text(plan.core_h)} core-hours"
     )
+    for line in outlook_lines(outlook):
+        print(line)
     for line in _problem_lines(plan):
         print(f"cannot run: {line}")
 

@@ -1,5 +1,10 @@
 """`minibutter sweep`: run, plan and list sweeps, and measure what they cost here."""
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from minibutter.cli.options import (
     Budget,
     DataDir,
@@ -15,6 +20,16 @@ from minibutter.cli.options import (
     TimeLimit,
 )
 from minibutter.sweeps import QUICKSTART
+
+Ranks = Annotated[int | None, typer.Option(help="Ranks that it would be run on.")]
+JobLength = Annotated[
+    str | None,
+    typer.Option("--time-limit", help="Length of a job, as 24h: how many jobs does it take?"),
+]
+EnergyModel = Annotated[
+    Path | None,
+    typer.Option(help="model.json of `energy fit`: how many kWh does it take?"),
+]
 
 
 def run(
@@ -58,13 +73,29 @@ def plan(
     limit: Limit = None,
     budget: Budget = None,
     data_dir: DataDir = None,
+    ranks: Ranks = None,
+    time_limit: JobLength = None,
+    lanes: Lanes = "auto",
+    energy_model: EnergyModel = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a sweep would run, without running it."""
+    """Show what a sweep would run and what it would take, without running it.
+
+    With --ranks its runs are dealt out as they would be, by predicted times. Times are those of
+    this machine once `minibutter sweep calibrate` has measured it.
+    """
     from minibutter.cli.planning import show_plan
     from minibutter.experiments import read_sweep
 
-    show_plan(read_sweep(sweep, set_ or (), filter_, limit, budget), data_dir, as_json)
+    show_plan(
+        read_sweep(sweep, set_ or (), filter_, limit, budget),
+        data_dir,
+        ranks,
+        time_limit,
+        lanes,
+        energy_model,
+        as_json,
+    )
 
 
 def calibrate(as_json: Json = False) -> None:

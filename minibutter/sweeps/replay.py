@@ -41,18 +41,28 @@ class Replay(NamedTuple):
     lost_s: float
 
 
-def lower_bound_s(duration_s: np.ndarray, n_ranks: int) -> float:
+def lower_bound_s(duration_s: np.ndarray, n_ranks: int, counts: np.ndarray | None = None) -> float:
     """No schedule of tasks of these durations ends earlier on so many ranks.
 
     All ranks together have the sum to do, one has the longest, and of the n_ranks + 1 longest two
     meet on a rank: max(Σp / m, p_1, p_m + p_{m+1}).
+
+    Parameters
+    ----------
+    duration_s : array (n,).
+    n_ranks : at least 1.
+    counts : int array (n,): tasks of each duration; one when left out.
     """
-    if not len(duration_s):
+    duration_s = np.asarray(duration_s, np.float64)
+    counts = np.ones(len(duration_s), np.int64) if counts is None else counts
+    if not counts.sum():
         return 0.0
-    bound_s = max(float(np.sum(duration_s, dtype=np.float64)) / n_ranks, float(duration_s.max()))
-    if len(duration_s) > n_ranks:
-        longest = np.partition(duration_s, len(duration_s) - n_ranks - 1)[-n_ranks - 1 :]
-        bound_s = max(bound_s, float(np.sum(np.sort(longest)[:2], dtype=np.float64)))
+    order = np.argsort(-duration_s)
+    ends = np.cumsum(counts[order])
+    bound_s = max(float(duration_s @ counts) / n_ranks, float(duration_s[order[0]]))
+    if ends[-1] > n_ranks:
+        meeting = np.searchsorted(ends, [n_ranks - 1, n_ranks], side="right")
+        bound_s = max(bound_s, float(duration_s[order[meeting]].sum()))
     return bound_s
 
 

@@ -1,11 +1,13 @@
 """`minibutter energy fit` and `predict`, on tables as a sweep leaves them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from minibutter import plots, store
+from minibutter.cli import forecasting
 from minibutter.provenance import read_provenance
 
 SWEEP = 'dataset = "digits"\nsize = [1024, 4096]\ndepth = [3, 5]\nepochs = 10\nrepetitions = 3\n'
@@ -221,3 +223,22 @@ def test_the_figure_against_the_working_set_shows_what_each_run_took_of_its_pack
 def test_a_folder_that_cannot_be_written_is_refused_with_the_remedy(call, results):
     code, _, err = call("energy", "fit", results[0], "--out", "/proc/model")
     assert (code, "/proc/model cannot take the model" in err, "--out" in err) == (2, True, True)
+
+
+@pytest.mark.usefixtures("server_caches")
+def test_a_plan_says_what_energy_a_sweep_takes_by_a_model(call, results, sweep, monkeypatch):
+    directory, _ = results
+    call("energy", "fit", directory)
+    model = directory / "energy" / "model.json"
+    predicted = json.loads(call("energy", "predict", sweep, "--model", model, "--json")[1])
+    planned = json.loads(call("sweep", "plan", sweep, "--energy-model", model, "--json")[1])
+    for key in ("energy_kwh", "low_kwh", "high_kwh"):
+        assert planned["energy"][key] == pytest.approx(predicted[key], rel=1e-6)
+    _, out, _ = call("sweep", "plan", sweep, "--energy-model", model)
+    assert re.search(r"^energy: [\d.e-]+ kWh \[.*\] in 90 % \(modelled from ", out, re.M)
+    monkeypatch.setattr(forecasting, "_MOST_MODELLED", 2)
+    sampled = json.loads(call("sweep", "plan", sweep, "--energy-model", model, "--json")[1])
+    assert sampled["energy"]["sampled_experiments"] == 2
+    assert sampled["energy"]["energy_kwh"] == pytest.approx(predicted["energy_kwh"], rel=0.5)
+    _, out, _ = call("sweep", "plan", sweep, "--energy-model", model)
+    assert "from a sample of 2 experiments)" in out
