@@ -69,7 +69,7 @@ def test_plain_progress_counts_work_over_all_ranks_and_pauses_grow(sweep, tmp_pa
     ]
     said = []
     for elapsed_s in range(1, 400):
-        reporter.update(halves, float(elapsed_s))
+        reporter.update(halves, float(elapsed_s), None)
         if line := capsys.readouterr().out:
             said.append((elapsed_s, line))
     assert "3/4 runs   50%" in said[0][1]

@@ -19,7 +19,7 @@ class Silent:
     def begin(self, job: launch.Job, n_ranks: int) -> None:
         pass
 
-    def update(self, ranks: list[launch.Progress], elapsed_s: float) -> None:
+    def update(self, ranks: list[launch.Progress], elapsed_s: float, left_s: float | None) -> None:
         pass
 
     def end(self, outcome: launch.Outcome) -> None:
@@ -54,13 +54,15 @@ class Bar:
         self._task = self._bar.add_task("", total=self._total or 1, runs="0", left="?")
         self._bar.start()
 
-    def update(self, ranks: list[launch.Progress], elapsed_s: float) -> None:
+    def update(self, ranks: list[launch.Progress], elapsed_s: float, left_s: float | None) -> None:
         done = sum(progress.work for progress in ranks)
+        if left_s is None:
+            left_s = launch.remaining_s(done, self._total, elapsed_s)
         self._bar.update(
             self._task,
             completed=done,
             runs=f"{sum(progress.n_runs for progress in ranks)}/{self._n_runs}",
-            left=report.duration_text(launch.remaining_s(done, self._total, elapsed_s)),
+            left=report.duration_text(left_s),
             description=next((progress.current for progress in ranks if progress.current), ""),
         )
 

@@ -9,14 +9,16 @@ thread sleeps between two looks; nobody spins.
 The order in which groups are done changes no number: only which rank does them, and when.
 """
 
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minibutter.launch.estimates import Estimates
 from minibutter.launch.job import Group, Job
 from minibutter.launch.ranks import Alone, Progress, Team
 from minibutter.launch.stopping import Stopping
@@ -27,7 +29,17 @@ POLL_S = 0.0005
 average, and one per cent of a core."""
 
 MARGIN = 1.3
-"""By how much a group may take longer than predicted before the end of the time that a job has."""
+"""By how much a group may take longer than predicted before the end of the time that a job has, as
+long as no run has told."""
+
+CORRECTION_S = 30.0
+"""Between two corrections of the predictions, at least."""
+
+_NEWS = 1.2
+"""A correction waits until so many times as many groups have ended as for the last one."""
+
+_OVERDUE = 0.05
+"""Of its prediction, what a group that should have ended is expected to take yet."""
 
 _UPDATE_S = 0.25
 _SWITCH_S = 0.0005
@@ -53,7 +65,8 @@ class Dealer:
     widths : ranks of every worker.
     ranks : of the launch.
     stopping : when to end early.
-    show : called a few times a second with the newest progress of all ranks.
+    show : called a few times a second with the newest progress of all ranks, and `left_s`.
+    clock : seconds.
     """
 
     def __init__(
@@ -62,16 +75,29 @@ class Dealer:
         widths: tuple[int, ...],
         ranks: Alone | Team,
         stopping: Stopping,
-        show: Callable[[list[Progress]], None],
+        show: Callable[[list[Progress], float | None], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         kinds = {kind: number for number, kind in enumerate(dict.fromkeys(map(_kind, job.groups)))}
         self._job, self._ranks, self._show = job, ranks, show
         self._stopping = stopping
+        self._clock = clock
+        self._widths = widths
+        self._estimates = Estimates(job)
+        self._estimates.add_stored()
+        correction = self._estimates.correct()
+        # Groups whose durations are known, and how many of them the predictions know.
+        self._n_ended = self._n_known = correction.n_runs
+        self._corrected_s = clock()
+        # Of every worker: the groups that the first of its ranks holds, and when all shall be done.
+        self._holds: list[list[int]] = [[] for _ in widths]
+        self._end_s = [-math.inf] * len(widths)
+        self._held_s = [0.0] * len(widths)
         self._schedule = Schedule(
-            np.array([job.work(group) / 1e6 for group in job.groups]),
+            self._estimates.cost_s,
             widths,
             kinds=np.array([kinds[_kind(group)] for group in job.groups], np.int32),
-            margin=MARGIN,
+            margin=correction.margin if correction.n_runs else MARGIN,
         )
         self.newest = [Progress(rank) for rank in range(ranks.size)]
         self._lock = threading.Lock()
@@ -101,20 +127,65 @@ class Dealer:
             self._thread.join()
             sys.setswitchinterval(self._switch_s)
 
-    def deal(self, worker: int, n_done: int) -> Deal:
-        """Take note of what a worker has done, and give it its next groups."""
+    def deal(self, worker: int, n_done: int, measured_s: Sequence[float] = ()) -> Deal:
+        """Take note of what a worker has done, and give it its next groups.
+
+        Parameters
+        ----------
+        worker : number of the worker.
+        n_done : groups that it has done since it asked last, all ranks together.
+        measured_s : what each of those took that its first rank did, see `estimates.measured_s`.
+        """
         with self._lock:
+            for task, seconds in zip(self._holds[worker], measured_s, strict=False):
+                self._estimates.add(task, seconds)
+            self._n_ended += len(measured_s)
             self._schedule.finish(worker, n_done)
+            self._holds[worker], self._end_s[worker], self._held_s[worker] = [], -math.inf, 0.0
             if self._has_stopped:
                 return Deal(())
             grant = self._schedule.request(worker, self._stopping.seconds_left)
-        ends = np.cumsum(grant.blocks)
+            ends = np.cumsum(grant.blocks)
+            self._holds[worker] = grant.tasks[ends - grant.blocks].tolist()
+            if len(grant.tasks):
+                self._end_s[worker] = self._clock() + grant.cost_s
+                self._held_s[worker] = grant.cost_s
         return Deal(
             tuple(
                 tuple(self._job.groups[task] for task in grant.tasks[end - size : end])
                 for size, end in zip(grant.blocks, ends, strict=True)
             )
         )
+
+    def left_s(self) -> float | None:
+        """Seconds until all is done, by predictions that runs have corrected; None before that.
+
+        All ranks together have the rest to do, and none of them is done before what it holds, nor
+        before the longest group that nobody has begun.
+        """
+        if not self._n_known:
+            return None
+        with self._lock:
+            now_s = self._clock()
+            held_s = [
+                max(end_s - now_s, _OVERDUE * total_s) if total_s else 0.0
+                for end_s, total_s in zip(self._end_s, self._held_s, strict=True)
+            ]
+            work_s = self._schedule.pending_s + float(np.dot(held_s, self._widths))
+            return max(work_s / sum(self._widths), *held_s, self._schedule.longest_s)
+
+    def correct(self) -> None:
+        """Deal by new predictions if enough runs have ended since the last ones, and some time has
+        passed: what is not begun is put in another order."""
+        is_soon = self._clock() - self._corrected_s < CORRECTION_S
+        if is_soon or self._n_ended < _NEWS * self._n_known or not self._n_ended:
+            return
+        with self._lock:
+            correction = self._estimates.correct()
+            self._n_known = self._n_ended
+            if correction.n_runs:
+                self._schedule.predict_again(self._estimates.cost_s, correction.margin)
+            self._corrected_s = self._clock()
 
     def stop(self) -> None:
         """Deal nothing more, and let all ranks end what they do at the next epoch."""
@@ -155,10 +226,11 @@ class Dealer:
                 self._ranks.answer(rank, self.deal(*message))
         if self._stopping.seconds_left <= 0:
             self.stop()
+        self.correct()
         now_s = time.monotonic()
         if now_s - self._shown_s > _UPDATE_S:
             self._shown_s = now_s
-            self._show(self.newest)
+            self._show(self.newest, self.left_s())
         return has_mail
 
 

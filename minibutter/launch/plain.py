@@ -23,13 +23,15 @@ class PlainReporter:
         for line in opening_lines(job, n_ranks):
             _say(line)
 
-    def update(self, ranks: list[Progress], elapsed_s: float) -> None:
+    def update(self, ranks: list[Progress], elapsed_s: float, left_s: float | None) -> None:
         if elapsed_s < self._next_line_s:
             return
         self._next_line_s = elapsed_s + min(60.0, max(2.0, elapsed_s / 10))
         done = sum(progress.work for progress in ranks)
         current = next((progress.current for progress in ranks if progress.current), "")
-        left = report.duration_text(remaining_s(done, self._total, elapsed_s))
+        if left_s is None:
+            left_s = remaining_s(done, self._total, elapsed_s)
+        left = report.duration_text(left_s)
         _say(
             f"[{report.duration_text(elapsed_s):>11}] "
             f"{sum(progress.n_runs for progress in ranks)}/{self._n_runs} runs  "

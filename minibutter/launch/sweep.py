@@ -14,6 +14,7 @@ from minibutter import runs, store
 from minibutter.datasets import DatasetError
 from minibutter.energy.account import NodeAccount
 from minibutter.launch.dealer import Deal, Dealer
+from minibutter.launch.estimates import measured_s
 from minibutter.launch.job import AUTO, Group, Job, prepare_job
 from minibutter.launch.node import IDLE_S, Node
 from minibutter.launch.ranks import NAP_S, Alone, LaunchRefused, Progress, Team, find_ranks
@@ -70,8 +71,9 @@ class Reporter(Protocol):
     def begin(self, job: Job, n_ranks: int) -> None:
         """Before the first run."""
 
-    def update(self, ranks: list[Progress], elapsed_s: float) -> None:
-        """Now and then, with the newest progress of every rank and the time since compilation."""
+    def update(self, ranks: list[Progress], elapsed_s: float, left_s: float | None) -> None:
+        """Now and then, with the newest progress of every rank, the time since compilation, and
+        what is left by predictions that runs have corrected, if there are any."""
 
     def end(self, outcome: Outcome) -> None:
         """After the summary is written."""
@@ -166,8 +168,8 @@ def _run_sweep(
         ranks.part()
         return code
 
-    def show(newest: list[Progress]) -> None:
-        reporter.update(newest, time.perf_counter() - training_since_s)
+    def show(newest: list[Progress], left_s: float | None) -> None:
+        reporter.update(newest, time.perf_counter() - training_since_s, left_s)
 
     with Dealer(job, widths, ranks, stopping, show) as dealer:
         desk = _Desk(worker, ranks, stopping, dealer)
@@ -292,14 +294,20 @@ class _Desk:
     ) -> None:
         self._worker, self._ranks = worker, ranks
         self._stopping, self._dealer = stopping, dealer
+        self._measured_s: list[float] = []
 
     def ask(self, n_done: int) -> Deal:
         """The next groups, once so many of the last ones are done."""
+        measured_s, self._measured_s = self._measured_s, []
         if self._dealer is None:
-            return self._ranks.ask((self._worker, n_done))
+            return self._ranks.ask((self._worker, n_done, measured_s))
         if self._stopping.is_due:
             self._dealer.stop()
-        return self._dealer.deal(self._worker, n_done)
+        return self._dealer.deal(self._worker, n_done, measured_s)
+
+    def note(self, seconds: float) -> None:
+        """A group of this rank took so long, see `estimates.measured_s`: for the next question."""
+        self._measured_s.append(seconds)
 
     def report(self, progress: Progress) -> None:
         """Say how far this rank is."""
@@ -353,6 +361,8 @@ def _work_through(
                     writer.add(result.run, result.epochs)
                 if group is not None:
                     tracker.on_group(group, results)
+                    epochs = job.experiments[group.experiment_id].spec.epochs
+                    desk.note(measured_s([result.run for result in results], epochs))
     tracker.on_end()
 
 

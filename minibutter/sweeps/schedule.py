@@ -227,8 +227,13 @@ class Schedule:
         self.n_ranks -= self._widths[worker]
         return len(given_back)
 
-    def predict_again(self, cost_s: np.ndarray) -> None:
+    def predict_again(self, cost_s: np.ndarray, margin: float | None = None) -> None:
         """Order what is pending by new predictions, of all tasks; what is held stays held.
+
+        Parameters
+        ----------
+        cost_s : array (n,), as for a new schedule.
+        margin : as for a new schedule; None for the one that there is.
 
         Raises
         ------
@@ -237,6 +242,8 @@ class Schedule:
         """
         if len(cost_s) != len(self._order):
             raise ValueError(f"there are {len(self._order)} tasks, but {len(cost_s)} costs")
+        if margin is not None:
+            self._margin = margin
         before = self._order
         is_pending = np.empty(len(before), np.uint8)
         is_pending[before] = np.frombuffer(self._is_pending, np.uint8)
@@ -254,6 +261,12 @@ class Schedule:
         """Pending tasks that take longer than this, margin included: no such job can do them."""
         first = self._position_of(seconds / self._margin)
         return self._is_pending.count(1, 0, first)
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds of the longest pending task; 0 where there is none."""
+        position = self._first_affordable(math.inf)
+        return self._cost[position] if position >= 0 else 0.0
 
     def _first_affordable(self, seconds: float) -> int:
         """Where the longest pending task stands that takes no longer than this; -1 for none."""

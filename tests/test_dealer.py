@@ -1,0 +1,199 @@
+"""Dealing while predictions are corrected: with a clock of our own, and nothing trained."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from minibutter import launch, store
+from minibutter.experiments import CHECKS
+from minibutter.launch import estimates as estimates_module
+from minibutter.launch.dealer import CORRECTION_S, MARGIN, Dealer
+from minibutter.launch.estimates import Estimates, measured_s
+from minibutter.launch.ranks import Alone
+from minibutter.nn import cost
+from minibutter.nn.cost import BUILT_IN, CostModel, Rates
+from minibutter.provenance import read_cpu_model
+from minibutter.sweeps.spec import parse_sweep
+
+SWEEP = {
+    "dataset": ["iris", "digits", "wine"],
+    "size": [2**10, 2**11, 2**12, 2**13, 2**14, 2**15, 2**16],
+    "depth": [3, 4, 5, 6],
+    "epochs": 3000,
+    "batch_size": 32,
+    "repetitions": 3,
+}
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+class Endless:
+    seconds_left, is_asked, is_due = math.inf, False, False
+
+
+@pytest.fixture
+def job(tmp_path):
+    sweep = parse_sweep(SWEEP, "s.toml", CHECKS)
+    return launch.prepare_job(sweep, tmp_path / "out", None, lanes=1)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def dealer(job, clock):
+    return Dealer(job, (1, 1), Alone(), Endless(), lambda *shown: None, clock)
+
+
+SLOW = CostModel(*(Rates(*(2 * rate for rate in rates)) for rates in BUILT_IN))
+SLOW = SLOW._replace(alone=SLOW.alone._replace(flop=3.5 * BUILT_IN.alone.flop))
+
+
+def takes_s(job, group):
+    """A machine that takes twice as long as predicted, and longer still for products."""
+    experiment = job.experiments[group.experiment_id]
+    n_train, n_test = experiment.n_train, experiment.n_test
+    epoch_us = cost.epoch_us(experiment.network, n_train, n_test, 32, 1, SLOW)
+    return 3000 * epoch_us / 1e6
+
+
+def work_through(dealer, job, clock, n_groups):
+    """One worker does so many groups, one deal after the other; returns what it was dealt."""
+    dealt, n_done, took_s = [], 0, []
+    while len(dealt) < n_groups:
+        groups = [group for block in dealer.deal(0, n_done, took_s).blocks for group in block]
+        if not groups:
+            return dealt
+        dealt += groups
+        took_s = [takes_s(job, group) for group in groups]
+        clock.now_s += sum(took_s)
+        n_done = len(groups)
+        dealer.look()
+    dealer.deal(0, n_done, took_s)
+    return dealt
+
+
+def errors(job, dealer):
+    cost_s = dealer._estimates.cost_s
+    actual_s = np.array([takes_s(job, group) for group in job.groups])
+    return np.abs(np.log(cost_s / actual_s))
+
+
+def test_predictions_of_waiting_runs_are_corrected_while_others_are_done(dealer, job, clock):
+    before = errors(job, dealer)
+    dealt = work_through(dealer, job, clock, 60)
+    clock.now_s += CORRECTION_S
+    dealer.look()
+    waiting = dealer._schedule.pending
+    assert len(waiting) < len(job.groups) - 40
+    assert errors(job, dealer)[waiting].mean() < 0.4 * before[waiting].mean()
+    assert dealer._schedule._margin != MARGIN
+    # The longest by what is known now comes next.
+    next_group = dealer.deal(0, 0).blocks[0][0]
+    assert next_group == job.groups[waiting[0]]
+    costs = dealer._estimates.cost_s[waiting]
+    assert (np.diff(costs.astype(np.float32)) <= 0).all()
+    assert len(set(dealt)) == len(dealt)
+
+
+def test_every_group_is_dealt_once_however_often_predictions_change(dealer, job, clock):
+    dealt = work_through(dealer, job, clock, math.inf)
+    assert sorted(dealt) == sorted(job.groups)
+    assert dealer.n_pending == 0
+
+
+def test_nothing_is_corrected_before_some_time_has_passed(job, clock, dealer):
+    group = dealer.deal(0, 0).blocks[0][0]
+    clock.now_s += CORRECTION_S - 1
+    dealer.deal(0, 1, [10 * takes_s(job, group)])
+    dealer.look()
+    assert dealer._estimates.n_runs == 0
+    assert dealer.left_s() is None
+    clock.now_s += 2
+    dealer.look()
+    assert dealer._estimates.n_runs == 1
+    # And then not before there is news.
+    clock.now_s += 10 * CORRECTION_S
+    corrected_s = dealer._corrected_s
+    dealer.look()
+    assert dealer._corrected_s == corrected_s
+
+
+def test_the_time_that_is_left_is_that_of_the_work_or_of_the_longest_run(job, clock, dealer):
+    first = dealer.deal(0, 0).blocks[0][0]
+    clock.now_s += CORRECTION_S + 1
+    dealer.deal(0, 1, [job.work(first) / 1e6])
+    dealer.look()
+    schedule = dealer._schedule
+    assert dealer.left_s() == pytest.approx(
+        schedule.pending_s / 2 + dealer._held_s[0] / 2, rel=0.05
+    )
+    # The other rank takes the rest; what the first holds is then all that is left.
+    held_s = dealer._held_s[0]
+    while dealer.n_pending:
+        dealer.deal(1, sum(map(len, dealer._schedule._held[1:])))
+    dealer.deal(1, len(schedule._held[1]))
+    clock.now_s = dealer._end_s[0] - 0.5 * held_s
+    assert dealer.left_s() == pytest.approx(0.5 * held_s)
+    clock.now_s += 3 * held_s
+    assert dealer.left_s() == pytest.approx(0.05 * held_s)
+
+
+def test_what_stands_in_the_directory_teaches_too(job, monkeypatch, clock):
+    keys = [group for group in job.groups if group.repetitions == (0,)]
+    rows = [
+        {
+            "experiment_id": group.experiment_id,
+            "status": "completed",
+            "lanes": 1,
+            "duration_s": 3 * job.work(group) / 1e6 / 2,
+            "epochs_completed": 1500,
+            "cpu_model": read_cpu_model(),
+        }
+        for group in keys
+    ]
+    elsewhere = [row | {"cpu_model": "another", "duration_s": 1e9} for row in rows]
+    failed = rows[0] | {"status": "failed", "lanes": None, "duration_s": None}
+    frame = pd.DataFrame([*rows, *elsewhere, failed])
+    monkeypatch.setattr(store, "read_runs", lambda out, columns: frame[columns])
+    object.__setattr__(job, "n_done", len(rows))
+    dealer = Dealer(job, (1,), Alone(), Endless(), lambda *shown: None, clock)
+    predicted_s = np.array([job.work(group) / 1e6 for group in job.groups])
+    np.testing.assert_allclose(dealer._estimates.cost_s / predicted_s, 3.0, rtol=0.1)
+    assert dealer.left_s() == pytest.approx(3 * predicted_s.sum(), rel=0.05)
+
+
+def test_what_a_group_took_follows_from_its_runs():
+    done = {"status": "completed", "lanes": 2, "duration_s": 5.0, "epochs_completed": 100}
+    early = {"status": "stopped", "lanes": 2, "duration_s": 0.5, "epochs_completed": 10}
+    failed = {"status": "failed", "lanes": None, "duration_s": None, "epochs_completed": 0}
+    assert measured_s([done], 100) == 10.0
+    assert measured_s([early, done], 100) == 10.0
+    assert measured_s([early], 100) == 10.0
+    assert math.isnan(measured_s([done, failed], 100))
+    assert math.isnan(measured_s([], 100))
+
+
+def test_groups_that_cannot_be_run_cost_nothing_and_teach_nothing(tmp_path):
+    sweep = parse_sweep(SWEEP | {"dataset": "digits", "size": [32, 4096]}, "s.toml", CHECKS)
+    job = launch.prepare_job(sweep, tmp_path / "out", None, lanes=1)
+    estimates = Estimates(job)
+    free = np.array([job.work(group) == 0 for group in job.groups])
+    assert free.any()
+    for task in np.flatnonzero(free):
+        estimates.add(task, math.nan)
+    estimates.correct()
+    assert (estimates.cost_s[free] == 0).all()
+    assert (estimates.cost_s[~free] > 0).all()
+    assert estimates.n_runs == 0
+    assert estimates_module.measured_s is measured_s
