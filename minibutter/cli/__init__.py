@@ -18,6 +18,7 @@ from minibutter.cli import (
     hierarchy,
     machine,
     results,
+    submit,
     sweep,
     train,
     warmup,
@@ -42,6 +43,7 @@ sweep_app.command("run")(sweep.run)
 sweep_app.command("plan")(sweep.plan)
 sweep_app.command("calibrate")(sweep.calibrate)
 sweep_app.command("list")(sweep.list_catalogue)
+app.command()(submit.submit)
 app.command()(afterwards.status)
 app.command()(afterwards.retry)
 app.command()(afterwards.compact)

@@ -19,9 +19,7 @@ _SCRIPT = """\
 
 # ---- Edit: what your site calls things, and how much you want of them ----
 
-# Remove one # and write what `sinfo` and `sacctmgr show associations user=$USER` list.
-##SBATCH --partition=PARTITION
-##SBATCH --account=ACCOUNT
+{places}
 # A longer job waits longer in the queue; what does not fit into one is left for a longer one.
 #SBATCH --time={time}
 # One rank is one core: as many ranks a node as it has cores, not threads.
@@ -110,6 +108,8 @@ def make_script(
     time_limit: str = "24h",
     nodes: int = 1,
     ranks_per_node: int = 32,
+    partition: str | None = None,
+    account: str | None = None,
     options: tuple[str, ...] = (),
     library: str | None = None,
     grace_s: int = 300,
@@ -124,6 +124,7 @@ def make_script(
     python : interpreter that has minibutter.
     time_limit : of a job, as in "24h" or "1-00:00:00".
     nodes, ranks_per_node : size of a job.
+    partition, account : as Slurm calls them; None leaves a line to be filled in.
     options : more for `minibutter sweep run`, as in ("--out", "results/all").
     library : MPI that mpi4py loads, see `choose_pmi`.
     grace_s : seconds before the end at which the ranks are told.
@@ -132,7 +133,8 @@ def make_script(
     Raises
     ------
     SweepError
-        If the time is no duration or no longer than the grace, or there is nobody to run it.
+        If the time is no duration or no longer than the grace, there is nobody to run it, or a
+        partition or account cannot be the name of one.
     """
     duration_s = int(read_duration_s(time_limit))
     if duration_s <= grace_s:
@@ -151,6 +153,7 @@ def make_script(
     return _SCRIPT.format(
         title=name,
         time_is_up=EXIT_TIME_IS_UP,
+        places=_places(partition, account),
         time=_slurm_time(duration_s),
         nodes=nodes,
         ranks_per_node=ranks_per_node,
@@ -164,6 +167,24 @@ def make_script(
         mpi=pmi,
         command=shlex.join((python, *arguments)),
     )
+
+
+def _places(partition: str | None, account: str | None) -> str:
+    """The lines that say where a job is run and who pays; open ones are comments of Slurm's."""
+    lines = []
+    if partition is None or account is None:
+        lines.append(
+            "# Remove one # and write what `sinfo` and `sacctmgr show associations user=$USER` "
+            "list."
+        )
+    for option, name in (("partition", partition), ("account", account)):
+        if name is None:
+            lines.append(f"##SBATCH --{option}={option.upper()}")
+        elif re.fullmatch(r"[\w.,@+-]+", name):
+            lines.append(f"#SBATCH --{option}={name}")
+        else:
+            raise SweepError(f"{option} = {name!r}: a name in Slurm has no blanks or quotes")
+    return "\n".join(lines)
 
 
 def _slurm_time(seconds: int) -> str:

@@ -54,6 +54,7 @@ SCRIPTS = [
         time_limit="90m",
         nodes=4,
         ranks_per_node=128,
+        partition="long,short",
         options=("--out", "results of $USER", "--lanes", "8"),
         library="Intel(R) MPI Library 2021.12",
     ),
@@ -102,6 +103,14 @@ def test_sizes_and_times_are_written_as_slurm_reads_them():
     assert "#SBATCH --time=0-01:30:00\n" in SCRIPTS[1]
     assert "#SBATCH --time=2-12:00:00\n" in SCRIPTS[2]
     assert "#SBATCH --nodes=4\n#SBATCH --ntasks-per-node=128\n" in SCRIPTS[1]
+
+
+def test_partition_and_account_are_set_or_left_to_be_filled_in():
+    assert "\n##SBATCH --partition=PARTITION\n##SBATCH --account=ACCOUNT\n" in SCRIPTS[0]
+    assert "\n#SBATCH --partition=long,short\n##SBATCH --account=ACCOUNT\n" in SCRIPTS[1]
+    both = make_script("primary", python="python3", partition="cpu", account="abc-12")
+    assert "\n#SBATCH --partition=cpu\n#SBATCH --account=abc-12\n" in both
+    assert "Remove one #" not in both
 
 
 def test_srun_gets_the_command_whatever_is_in_a_name(play):
@@ -184,6 +193,8 @@ def test_a_guess_says_that_it_is_one():
         ({"time_limit": "tomorrow"}, "must be written as in 2h"),
         ({"nodes": 0}, "nodes = 0, ranks per node = 32: must be at least 1 each"),
         ({"ranks_per_node": -1}, "ranks per node = -1"),
+        ({"partition": "a b"}, "partition = 'a b': a name in Slurm has no blanks"),
+        ({"account": ""}, "account = '': a name in Slurm"),
     ],
 )
 def test_a_job_that_cannot_be_is_refused(change, message):
