@@ -119,7 +119,7 @@ def test_a_plan_says_how_long_how_many_jobs_and_how_many_bytes(call):
     assert code == 0
     assert re.search(r"^on 1000 ranks: [\d.]+ days, 9\d\.\d% busy|, 100\.0% busy", out, re.M)
     assert re.search(r"^  \d\d jobs of 24 h 00 min$", out, re.M)
-    assert re.search(r"do not fit into a job: \d+ runs of \d+ experiments; the longest needs", out)
+    assert re.search(r"too long for a job: \d+ runs of \d+ experiments; the longest needs", out)
     assert re.search(r"^disk: about 1\d\d GB for 2,286,000,000 epochs$", out, re.M)
     assert "times are another processor's: `minibutter sweep calibrate`" in out
 

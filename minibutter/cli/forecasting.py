@@ -16,9 +16,9 @@ from minibutter.launch.forecast import Forecast, forecast
 from minibutter.launch.stopping import read_limit
 from minibutter.store.volume import table_bytes
 
-_MOST_MODELLED = 1000
-"""Bytes between the levels of the memory take a millisecond an experiment to predict: of more than
-these, a sample stands for all."""
+_MOST_MODELLED = 50
+"""Bytes between the levels of the memory take a tenth of a second to predict for a deep network: of
+more experiments than these, a sample stands for all."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _schedule_lines(schedule: Forecast) -> list[str]:
     if n_left:
         n_experiments = int((schedule.too_long > 0).sum())
         lines.append(
-            f"  do not fit into a job: {n_left} runs of {n_experiments} experiments; the longest "
+            f"  too long for a job: {n_left} runs of {n_experiments} experiments; the longest "
             f"needs {_time_text(schedule.needed_s)}"
         )
     return lines
