@@ -10,9 +10,11 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minibutter import calibration, cli, hierarchy
+from minibutter.datasets.idx import load_idx
 from minibutter.energy.topology import Topology, read_topology
 from minibutter.experiments import Experiment, plan_experiment
 from minibutter.sweeps.spec import RunSpec
@@ -45,6 +47,14 @@ def data_dir() -> Path:
 def mnist_dir() -> Path:
     """Folder with the 10,000 test images of MNIST and their labels, as IDX files."""
     return _test_data("mnist")
+
+
+@pytest.fixture(scope="session")
+def pooled_digits(mnist_dir) -> tuple[np.ndarray, np.ndarray]:
+    """The 10,000 test images of MNIST, means of 2 x 2 pixels: x (n, 196) in [0, 1], y (n, 10)."""
+    digits = load_idx(mnist_dir)
+    x = digits.x.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4), dtype=np.float64)
+    return x.reshape(len(x), -1), digits.y.astype(np.float64)
 
 
 @pytest.fixture(scope="session")
