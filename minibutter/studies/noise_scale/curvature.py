@@ -1,0 +1,74 @@
+"""The noise scale that knows the curvature, from products with the Hessian.
+
+B_noise = tr(HΣ) / GᵀHG (2.8) needs the curvature along the gradients of single examples. Each costs
+one product, so some examples stand for all. The convention is the empirical one: the examples of
+the Hessian are all there are.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minibutter.nn.curvature import Hessian
+from minibutter.studies.estimate import Estimate
+from minibutter.studies.noise_scale.intervals import NoiseCovariance, ratio_estimate
+
+
+class CurvatureOfNoise(NamedTuple):
+    """Slope, and curvature along the gradient and along the noise."""
+
+    squared_gradient: float  # |G|²
+    curvature: float  # GᵀHG
+    curvature_of_noise: float  # tr(HΣ)
+    standard_error: float  # of tr(HΣ), as only some examples were looked at
+
+
+def measure_curvature_of_noise(
+    hessian: Hessian, rng: np.random.Generator, examples: int = 100
+) -> CurvatureOfNoise:
+    """GᵀHG exactly, and tr(HΣ) as the mean of (g_i - G)ᵀH(g_i - G) over some examples.
+
+    Centring each gradient keeps what they have in common out of the sampling error. G is the
+    gradient of what is trained, penalty included.
+
+    Parameters
+    ----------
+    hessian : at the point, of all n examples.
+    rng : draws the examples, none twice.
+    examples : how many, 2 to n; with n the trace is exact.
+
+    Raises
+    ------
+    ValueError
+        If there are not so many examples.
+    """
+    n = hessian.n
+    if not 2 <= examples <= n:
+        raise ValueError(f"examples is {examples}; it must be between 2 and the {n} that there are")
+    gradient = hessian.gradient
+    along = []
+    for row in rng.choice(n, examples, replace=False):
+        weights = np.full(n, -1 / n)
+        weights[row] += 1
+        centred = hessian.weighted_gradient(weights)
+        along.append(float(centred @ hessian.product(centred)))
+    error = np.std(along, ddof=1) * np.sqrt((1 - examples / n) / examples)
+    return CurvatureOfNoise(
+        squared_gradient=float(gradient @ gradient),
+        curvature=float(gradient @ hessian.product(gradient)),
+        curvature_of_noise=float(np.mean(along)),
+        standard_error=float(error),
+    )
+
+
+def curvature_noise_scale(measured: CurvatureOfNoise, confidence: float = 0.95) -> Estimate:
+    """B_noise with the interval that comes from looking at some examples only."""
+    covariance = NoiseCovariance(measured.standard_error**2, 0.0, 0.0)
+    if measured.curvature <= 0:
+        return Estimate.unresolved(
+            f"GᵀHG is {measured.curvature:.3g}: the loss does not curve up along its gradient"
+        )
+    return ratio_estimate(
+        *(measured.curvature_of_noise, measured.curvature, covariance, confidence),
+        names=("tr(HΣ)", "GᵀHG"),
+    )
