@@ -43,11 +43,17 @@ class GradientNoise:
         np.divide(self.trace, signal, out=ratio, where=signal > 0)
         return ratio if ratio.ndim else float(ratio)
 
+    @property
+    def total(self) -> "GradientNoise":
+        """Of the whole gradient, where the entries of the last axis are layers."""
+        signal, trace = (np.sum(part, axis=-1) for part in (self.squared_gradient, self.trace))
+        return GradientNoise(signal, trace, self.convention)
+
 
 def noise_of_examples(
     mean_squared_norm: np.ndarray | float,
     squared_norm_of_mean: np.ndarray | float,
-    n: int,
+    n: np.ndarray | int,
     convention: Convention,
 ) -> GradientNoise:
     """Signal and noise from the gradients of n single examples.
@@ -56,7 +62,7 @@ def noise_of_examples(
     ----------
     mean_squared_norm : Σ_i |g_i|² / n.
     squared_norm_of_mean : |Σ_i g_i / n|², of the same shape.
-    n : examples.
+    n : examples; a number, or one for every entry.
     convention : see the module.
 
     Raises
@@ -66,7 +72,7 @@ def noise_of_examples(
     """
     _check_convention(convention)
     least = 2 if convention == "population" else 1
-    if n < least:
+    if np.any(np.asarray(n) < least):
         raise ValueError(f"n is {n}; the {convention} convention needs at least {least} examples")
     trace = np.asarray(mean_squared_norm, np.float64) - squared_norm_of_mean
     signal = np.asarray(squared_norm_of_mean, np.float64)

@@ -204,13 +204,10 @@ def jackknife_noise_scale(
     # |n Ĝ - n_b g_b|², from inner products alone.
     squared_rest = n**2 * squared_mean - 2 * n * sizes * projections
     squared_rest = (squared_rest + sizes**2 * squared_norms_of_means) / rest**2
-    left_out = [
-        noise_of_examples(mean_square, squared, int(size), "population")
-        for mean_square, squared, size in zip(
-            (squares - sizes * mean_squared_norms) / rest, squared_rest, rest, strict=True
-        )
-    ]
-    pairs = np.array([(noise.trace, noise.squared_gradient) for noise in left_out])
+    left_out = noise_of_examples(
+        (squares - sizes * mean_squared_norms) / rest, squared_rest, rest, "population"
+    )
+    pairs = np.column_stack([left_out.trace, left_out.squared_gradient])
     deviations = pairs - pairs.mean(axis=0)
     scatter = (blocks - 1) / blocks * deviations.T @ deviations
     covariance = NoiseCovariance(float(scatter[0, 0]), float(scatter[1, 1]), float(scatter[0, 1]))
