@@ -240,10 +240,27 @@ def test_a_gram_matrix_of_more_rows_than_a_chunk_is_refused():
         ExampleMoments(network, 18).gram(parameters, x, y)
 
 
-@pytest.mark.parametrize("batch_size", [0, 46])
-def test_a_batch_that_does_not_fit_the_training_set_is_refused(batch_size):
-    with pytest.raises(ValueError, match=f"batch_size is {batch_size}; it must be between 1 and"):
-        make_trainers("float64", batch_size=batch_size)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; it must be between 1 and the 19 training rows"),
+        ({"batch_size": 20}, "batch_size is 20; it must be between 1 and the 19 training rows"),
+        ({"l2": -1.0}, r"l2 is -1\.0; a penalty factor"),
+        ({"x": np.zeros((19, 5))}, "x is a .*the network needs"),
+        ({"y": np.zeros((18, 4))}, "y is a .*the network needs"),
+        ({"parameters": np.zeros(3)}, "parameters is a .*the network needs"),
+    ],
+)
+def test_a_run_that_does_not_fit_its_network_is_refused(changes, message):
+    network, parameters, x, y = draw_batch("classification")
+    arguments = {"parameters": parameters, "x": x, "y": y, "batch_size": 4} | changes
+    with pytest.raises(ValueError, match=message):
+        MomentTrainer(
+            network,
+            optimizer=make_optimizer("adam", 0.01),
+            shuffle=np.random.default_rng(0),
+            **arguments,
+        )
 
 
 def test_chunks_without_rows_are_refused():
