@@ -46,22 +46,22 @@ def test_no_eigenvalue_appears_twice_however_long_the_recurrence():
 
 def test_a_warm_start_saves_products_and_finds_the_same():
     matrix, _ = rotated(np.linspace(0, 10, 200) ** 2)
-    cold = largest_eigenpairs(matrix.dot, 200, 2, rng=np.random.default_rng(1))
     nudge, _ = rotated(np.linspace(-1, 1, 200) * 1e-4, seed=5)
+    cold = largest_eigenpairs(matrix.dot, 200, 2, rng=np.random.default_rng(1), tolerance=1e-4)
     warm = largest_eigenpairs(
-        (matrix + nudge).dot, 200, 2, rng=np.random.default_rng(2), start=cold.vectors
-    )
+        (matrix + nudge).dot, 200, 2,
+        rng=np.random.default_rng(2), tolerance=1e-4, start=cold.vectors,
+    )  # fmt: skip
     assert warm.is_converged
-    np.testing.assert_allclose(warm.values, np.linalg.eigvalsh(matrix + nudge)[:-3:-1], rtol=1e-10)
-    assert warm.steps < cold.steps
+    np.testing.assert_allclose(warm.values, np.linalg.eigvalsh(matrix + nudge)[:-3:-1], rtol=1e-6)
+    assert warm.steps < cold.steps / 2
 
 
 def test_a_start_that_is_no_longer_the_largest_does_not_stop_the_search():
     values = [*np.linspace(0, 1, 60), 4, 5]
     matrix, vectors = rotated(values)
-    found = largest_eigenpairs(
-        matrix.dot, 62, 1, rng=np.random.default_rng(1), start=vectors[:, -2]
-    )
+    nearly = vectors[:, -2] + 1e-10 * np.random.default_rng(2).standard_normal(62)
+    found = largest_eigenpairs(matrix.dot, 62, 1, rng=np.random.default_rng(1), start=nearly)
     assert found.values[0] == pytest.approx(5, rel=1e-10)
 
 

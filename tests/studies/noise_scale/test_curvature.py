@@ -60,7 +60,7 @@ def test_some_examples_stand_for_all_within_their_error(problem):
 def test_a_gradient_along_negative_curvature_has_no_noise_scale():
     estimate = curvature_noise_scale(CurvatureOfNoise(1.0, -2.0, 3.0, 0.1))
     assert estimate.state == "unresolved"
-    assert "GᵀHG is -2" in estimate.reason
+    assert "GᵀHG is -2: the loss does not curve up" in estimate.reason
 
 
 def test_curvature_of_noise_that_may_be_zero_leaves_an_upper_bound():

@@ -184,6 +184,7 @@ def test_without_a_signal_there_is_a_lower_bound_and_no_value():
         (80.0, -1.0, (1.0, 1.0, 0.0), "lower bound", "|G|² is -1 ± 1.96"),
         (1.0, 1.0, (1.0, 1.0, 0.0), "unresolved", "|G|² is 1 ± 1.96"),
         (1.0, 20.0, (1.0, 1.0, 0.0), "upper bound", "tr Σ is 1 ± 1.96"),
+        (-9.0, -20.0, (1.0, 1.0, 0.0), "unresolved", "|G|² is -20 ± 1.96"),
         (-9.0, 20.0, (1.0, 1.0, 0.0), "unresolved", "tr Σ is -9 ± 1.96"),
         (np.nan, 20.0, (1.0, 1.0, 0.0), "unresolved", "tr Σ is nan, |G|² is 20.0"),
         (80.0, 20.0, (np.nan, 1.0, 0.0), "unresolved", "their errors are not finite"),
