@@ -1,15 +1,16 @@
-"""What repetitions are trained from: data, first parameters, and a stream of orders.
+"""What repetitions are trained from: data, first parameters, or those that a state has kept.
 
 `check_starts` says what can be trained together; the kernels rely on it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from minibutter.nn.kernels.layout import lanes_of
+from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
 from minibutter.nn.network import Network
+from minibutter.nn.state import TrainingState, check_array, digest_arrays, unpack_generator
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,48 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Start:
-    """What one repetition of an experiment starts from.
+    """What one repetition of an experiment starts from, or goes on from.
 
     Attributes
     ----------
     parameters : (num_parameters,).
     data : the split data set.
     shuffle : draws the order of the rows, once per epoch.
+    slots : (2, num_parameters), the optimizer's memory; None: empty.
+    steps, epochs : of training so far.
     """
 
     parameters: np.ndarray
     data: TrainingData
     shuffle: np.random.Generator
+    slots: np.ndarray | None = None
+    steps: int = 0
+    epochs: int = 0
+
+    def resumed(self, state: TrainingState) -> "Start":
+        """The same repetition, going on from a state that it was in after some epochs.
+
+        Raises
+        ------
+        ValueError
+            If the state is that of another network or of other data.
+        """
+        n_parameters, dtype = self.parameters.size, self.parameters.dtype
+        for name, shape in (("parameters", (n_parameters,)), ("slots", (2, n_parameters))):
+            check_array(name, getattr(state, name), shape, dtype)
+        if not np.array_equal(state.data, digest_arrays(vars(self.data).values())):
+            raise ValueError("the state is that of a run with other data")
+        # The memory of a file need not start on a cache line.
+        parameters = aligned_zeros(n_parameters, dtype)
+        parameters[:] = state.parameters
+        return replace(
+            self,
+            parameters=parameters,
+            shuffle=unpack_generator(state.shuffle),
+            slots=np.ascontiguousarray(state.slots),
+            steps=state.steps,
+            epochs=state.epochs,
+        )
 
 
 def is_binary(targets: np.ndarray) -> bool:
@@ -58,6 +89,8 @@ def check_starts(network: Network, starts: Sequence[Start], batch_size: int) -> 
         )
     for start in starts:
         _check_arrays(network, start.parameters, start.data)
+        if start.slots is not None:
+            network.check_array("slots", start.slots, (2, network.num_parameters))
     n_train = len(starts[0].data.x_train)
     if not 1 <= batch_size <= n_train:
         raise ValueError(
@@ -75,6 +108,11 @@ def check_starts(network: Network, starts: Sequence[Start], batch_size: int) -> 
             starts[0].data.x_test
         ):
             raise ValueError("repetitions that are packed together must have equally many rows")
+        if (start.steps, start.epochs) != (starts[0].steps, starts[0].epochs):
+            raise ValueError(
+                f"some repetitions have done {start.epochs} epochs, others {starts[0].epochs}: "
+                "train those together that have done equally many"
+            )
         for name in ("y_train", "y_test"):
             first, other = getattr(starts[0].data, name), getattr(start.data, name)
             if is_binary(first) != is_binary(other):

@@ -17,6 +17,7 @@ from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
 from minibutter.nn.kernels.tiling import DEFAULT_TILING, Tiling
 from minibutter.nn.network import Network, check_penalty
 from minibutter.nn.starts import Start, TrainingData, check_starts, is_binary
+from minibutter.nn.state import TrainingState, digest_arrays, pack_generator
 
 OPTIMIZERS: dict[str, int] = {"adam": epoch.ADAM, "rmsprop": epoch.RMSPROP, "sgd": epoch.SGD}
 
@@ -127,9 +128,13 @@ class TrainingGroup:
     Parameters
     ----------
     network : what is trained, once per repetition.
-    starts : 1 to LANES repetitions (`layout.lanes_of`) whose data have the same shapes. A single
-        one's parameters are trained in place.
+    starts : 1 to LANES repetitions (`layout.lanes_of`) whose data have the same shapes, and that
+        have done equally many epochs. A single one's parameters are trained in place.
     optimizer, batch_size, l1, l2, evaluate_train, records_metrics : as for `Trainer`.
+
+    Attributes
+    ----------
+    epochs : done so far, those of before included.
 
     Raises
     ------
@@ -153,7 +158,7 @@ class TrainingGroup:
         check_penalty(l1, l2)
         self.network = network
         self.optimizer = optimizer
-        self.steps = 0
+        self.steps, self.epochs = starts[0].steps, starts[0].epochs
         self._n_starts = len(starts)
         repetitions = 1 if len(starts) == 1 else lanes_of(network.dtype)
         # Lanes that nobody asked for repeat the first repetition; nobody reads them.
@@ -168,9 +173,13 @@ class TrainingGroup:
             self._parameters.reshape(-1, repetitions)[:] = np.transpose(
                 [start.parameters for start in starts]
             )
+        for repetition, start in enumerate(starts):
+            if start.slots is not None:
+                self._slots_of(repetition)[:] = start.slots
         self._train = _Rows(*(_stack(starts, name) for name in ("x_train", "y_train")))
         self._test = _Rows(*(_stack(starts, name) for name in ("x_test", "y_test")))
         self._shuffles = [start.shuffle for start in starts[: self._n_starts]]
+        self._digests: dict[int, np.ndarray] = {}
         self._penalty = (float(l1), float(l2))
         self._evaluate_train = evaluate_train
         self._records_metrics = bool(records_metrics)
@@ -178,6 +187,28 @@ class TrainingGroup:
     def parameters(self, repetition: int) -> np.ndarray:
         """View (num_parameters,) of a repetition's parameters."""
         return self._parameters.reshape(-1, self._topology.repetitions)[:, repetition]
+
+    def _slots_of(self, repetition: int) -> np.ndarray:
+        """View (2, num_parameters) of a repetition's part of the optimizer's memory."""
+        return self._slots.reshape(2, -1, self._topology.repetitions)[:, :, repetition]
+
+    def state(self, repetition: int) -> TrainingState:
+        """All that decides the next bits of a repetition, copied.
+
+        `Start.resumed` goes on from it, alone or in a group with others.
+        """
+        if repetition not in self._digests:
+            parts = (self._train, self._test)
+            arrays = [array[repetition] for rows in parts for array in (rows.x, rows.y)]
+            self._digests[repetition] = digest_arrays(arrays)
+        return TrainingState(
+            parameters=self.parameters(repetition).copy(),
+            slots=self._slots_of(repetition).copy(),
+            steps=self.steps,
+            epochs=self.epochs,
+            shuffle=pack_generator(self._shuffles[repetition]),
+            data=self._digests[repetition],
+        )
 
     def run_epoch(self) -> list[EpochRow]:
         """Train on every row once, in new random orders, then evaluate; a row per repetition."""
@@ -201,6 +232,7 @@ class TrainingGroup:
         )
         if not self._records_metrics:
             train[:, 1 : epoch.PENALTY] = np.nan
+        self.epochs += 1
         test = self._evaluate(self._test)
         trained = self._evaluate(self._train) if self._evaluate_train else None
         rows = []
