@@ -1,10 +1,14 @@
-"""What all of the store's files have in common: errors, names of machines, and the disk's word."""
+"""What all of the store's files have in common: errors, names of machines, and the disk's word;
+and files that appear whole or not at all, whatever happens while they are written."""
 
 import errno
 import os
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 class StoreError(Exception):
@@ -17,6 +21,35 @@ class UnreadableShard(StoreError):
 
 class OtherVersion(StoreError):
     """Another version of minibutter wrote a file."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, to be written and read, that takes the place of `path` at the end of the block.
+
+    It is on the disk by then. If the block is left through an exception, nothing stays of it; a
+    kill leaves a hidden file, whose name says which process of which machine wrote it.
+    """
+    temporary = path.with_name(f".{path.name}.{host_name()}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def writer_of(temporary: Path) -> tuple[str, int] | None:
+    """Host name and process id of the writer of a file that `replacing` had not finished; None for
+    a name of another form."""
+    match = _TEMPORARY.fullmatch(temporary.name)
+    return (match["host"], int(match["pid"])) if match else None
+
+
+_TEMPORARY = re.compile(r"\.[^.]+\.[a-z]+\.(?P<host>.+)\.(?P<pid>\d+)\.tmp")
 
 
 def sync(path: Path) -> None:
@@ -33,7 +66,7 @@ def sync(path: Path) -> None:
 
 
 def host_name() -> str:
-    """Name of this machine as it stands in the names of shards."""
+    """Name of this machine as it stands in the names of files."""
     return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "_"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minibutter.store.files import StoreError, remedy, sync
+from minibutter.store.files import StoreError, remedy, replacing
 from minibutter.store.parquet import SCHEMAS
 
 MANIFEST = "sweep.json"
@@ -144,16 +144,8 @@ def _continue(
 
 def replace_file(path: Path, text: str) -> None:
     """Let a file hold another text, all of it or none, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def _try_writing(folder: Path) -> None:

@@ -8,7 +8,6 @@ changed under the same name were damaged, mended or copied, and all that they ho
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from minibutter.store.files import StoreError, remedy, sync
+from minibutter.store.files import StoreError, remedy, replacing
 from minibutter.store.parquet import SCHEMAS
 from minibutter.store.schema import RUNS_SCHEMA
 from minibutter.store.shards import Shard, visible_shards
@@ -224,14 +223,8 @@ def _write(directory: Path, summaries: dict[str, pa.Table], rows: pd.DataFrame) 
 
 
 def _replace(path: Path, table: pa.Table) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    with replacing(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def _table(frame: pd.DataFrame) -> pa.Table:
