@@ -1,12 +1,13 @@
 """Results on the disk: two Parquet tables a sweep that agree after a kill at any instant.
 
-`schema` names the columns, `shards` writes and reads single files, `recovery` puts a directory in
-order after a kill, `manifest` says which sweep a directory belongs to, `tables` reads the results
-back, `summary` condenses the repetitions, and `accounts` says what became of the nodes' energy. No
-other room imports pyarrow.
+`schema` names the columns, `shards` writes and reads single files, `checkpoints` keeps runs in
+progress, `recovery` puts a directory in order after a kill, `manifest` says which sweep a directory
+belongs to, `tables` reads the results back, `summary` condenses the repetitions, and `accounts`
+says what became of the nodes' energy. No other room imports pyarrow.
 """
 
 from minibutter.store.accounts import read_accounts, write_accounts
+from minibutter.store.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from minibutter.store.compaction import Compaction, compact, forget
 from minibutter.store.comparison import Difference, difference
 from minibutter.store.exporting import FORMATS, Export, export
@@ -33,6 +34,7 @@ __all__ = [
     "METRICS",
     "RUNS_SCHEMA",
     "SCHEMA_VERSION",
+    "Checkpoint",
     "Compaction",
     "Conflict",
     "Difference",
@@ -48,6 +50,7 @@ __all__ = [
     "merge",
     "open_directory",
     "read_accounts",
+    "read_checkpoint",
     "read_epochs",
     "read_manifest",
     "read_runs",
@@ -56,5 +59,6 @@ __all__ = [
     "summarize_epochs",
     "summarize_experiments",
     "write_accounts",
+    "write_checkpoint",
     "write_summary",
 ]

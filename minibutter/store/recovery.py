@@ -1,16 +1,19 @@
 """Putting a directory in order after a kill, before its sweep is resumed.
 
-Nothing is ever deleted but the hidden temporary files of processes of this machine that have
-ended, whose runs were never reported as done. What cannot be read is moved to `quarantine/`, so
-that the two tables agree again and pandas, DuckDB or any other reader can open both folders.
+Nothing is ever deleted but checkpoints of runs that are done, and the hidden temporary files of
+processes of this machine that have ended, whose runs were never reported as done. What cannot be
+read is moved to `quarantine/`, so that the two tables agree again and pandas, DuckDB or any other
+reader can open both folders.
 """
 
 from pathlib import Path
 
-from minibutter.store.files import UnreadableShard, host_name, is_alive, sync
+from minibutter.store.checkpoints import CHECKPOINTS, checkpoint_path, remove_checkpoints
+from minibutter.store.files import UnreadableShard, host_name, is_alive, sync, writer_of
 from minibutter.store.generations import remove_dead_stages, shared_lock
 from minibutter.store.parquet import SCHEMAS, read_pair
 from minibutter.store.shards import Shard, visible_shards
+from minibutter.store.tables import finished_runs
 
 _AGAIN = "its runs will be run again"
 
@@ -21,7 +24,8 @@ def recover(directory: str | Path) -> list[str]:
     Commits that were cut between their two renames are finished, and so are exchanges of all files
     (`generations`). Temporary files are removed if their process ran on this machine and has ended.
     Files that are damaged, foreign or without partner are moved, with their partner, to
-    `directory/quarantine/`. Hidden files of others stay.
+    `directory/quarantine/`. Hidden files of others stay. Checkpoints of runs that are done are
+    removed.
     Pages of the large table are not read here: damage inside them is reported by `read_epochs`.
 
     Parameters
@@ -48,6 +52,7 @@ def recover(directory: str | Path) -> list[str]:
             *_remove_dead_files(directory),
             *_set_foreign_files_aside(directory),
             *_set_faulty_pairs_aside(directory),
+            *_remove_old_checkpoints(directory),
         ]
 
 
@@ -100,6 +105,23 @@ def _set_faulty_pairs_aside(directory: Path) -> list[str]:
         except UnreadableShard as fault:
             files = [path for path in map(shard.closed, SCHEMAS) if path.exists()]
             messages.append(_quarantine(directory, files, f"{fault}; {_AGAIN}"))
+    return messages
+
+
+def _remove_old_checkpoints(directory: Path) -> list[str]:
+    messages = []
+    for temporary in sorted((directory / CHECKPOINTS).glob(".*.tmp")):
+        host, pid = writer_of(temporary) or (None, 0)
+        if host == host_name() and not is_alive(pid):
+            temporary.unlink(missing_ok=True)
+            messages.append(f"removed {temporary}, left unfinished by process {pid}")
+    kept = {path.stem for path in (directory / CHECKPOINTS).glob("[!.]*.npz")}
+    if not kept:
+        return messages
+    statuses, _ = finished_runs(directory)
+    done = sorted(key for key in kept if statuses.get(key, "failed") != "failed")
+    remove_checkpoints(directory, done)
+    messages += [f"removed {checkpoint_path(directory, key)}: its run is done" for key in done]
     return messages
 
 

@@ -30,7 +30,7 @@ def run_table(run: Mapping[str, Any]) -> pa.Table:
     ValueError, TypeError
         If a column is missing, unknown or of another type, or contradicts another.
     """
-    table = _table({name: [value] for name, value in run.items()}, RUNS_SCHEMA, 1)
+    table = typed_table({name: [value] for name, value in run.items()}, RUNS_SCHEMA, 1)
     if run["status"] not in STATUSES:
         raise ValueError(f"status is {run['status']!r}; it must be one of {', '.join(STATUSES)}")
     if run["status"] == "failed" and not run["error"]:
@@ -64,7 +64,7 @@ def epoch_table(run: Mapping[str, Any], epochs: Mapping[str, Any] | None) -> pa.
     n_epochs = run["epochs_completed"]
     if epochs is None:
         epochs = dict.fromkeys(EPOCHS_SCHEMA.names[1:], ())
-    table = _table(epochs, EPOCHS_SCHEMA.remove(0), n_epochs)
+    table = typed_table(epochs, EPOCHS_SCHEMA.remove(0), n_epochs)
     if not np.array_equal(table["epoch"], np.arange(1, n_epochs + 1)):
         raise ValueError("column 'epoch' must count 1, 2, ... epochs_completed")
     _check_energy(table)
@@ -73,7 +73,14 @@ def epoch_table(run: Mapping[str, Any], epochs: Mapping[str, Any] | None) -> pa.
     return table.add_column(0, EPOCHS_SCHEMA.field("run_id"), run_ids)
 
 
-def _table(columns: Mapping[str, Any], schema: pa.Schema, n_rows: int) -> pa.Table:
+def typed_table(columns: Mapping[str, Any], schema: pa.Schema, n_rows: int) -> pa.Table:
+    """Columns as a table of exactly this schema; None stands for a column of nulls.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a column is missing, unknown, or of another type or length.
+    """
     missing = sorted(set(schema.names).difference(columns))
     unknown = sorted(set(columns).difference(schema.names))
     if missing or unknown:

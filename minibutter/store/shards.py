@@ -16,13 +16,14 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from minibutter.store.checkpoints import remove_checkpoints
 from minibutter.store.files import StoreError, host_name, sync
 from minibutter.store.generations import shared_lock, table_folder
 from minibutter.store.parquet import SCHEMAS, write_table
@@ -60,7 +61,8 @@ class ShardWriter:
 
     A shard is closed when `interval_s` has passed since the last one, so that a long run is on the
     disk at once and short runs share a file, and when the block is left, also through an
-    exception. A kill costs at most the runs that finished within the last `interval_s`.
+    exception. A kill costs at most the runs that finished within the last `interval_s`. Their
+    checkpoints are removed when it is closed.
 
     Parameters
     ----------
@@ -152,6 +154,7 @@ class ShardWriter:
                 # early.
                 shard.unfinished("runs").unlink(missing_ok=True)
                 if shard.closed("runs").exists():
+                    remove_checkpoints(self._directory, _run_ids_done(self._runs))
                     self._runs, self._epochs, self._n_epochs = [], [], 0
                 else:
                     shard.unfinished("epochs").unlink(missing_ok=True)
@@ -162,6 +165,12 @@ def new_shard(directory: Path, label: str, sequence: int) -> Shard:
     """A pair of files that nobody else writes; `sequence` counts those of this process."""
     unique = f"{os.getpid()}-{sequence:05d}-{secrets.token_hex(4)}"
     return Shard(directory, f"part-{label}-{host_name()}-{unique}")
+
+
+def _run_ids_done(runs: Sequence[pa.Table]) -> list[str]:
+    """Runs that nobody will go on with; a failed one is tried again, from where it was."""
+    run_ids, statuses = (pa.concat_tables(runs)[name].to_pylist() for name in ("run_id", "status"))
+    return [key for key, status in zip(run_ids, statuses, strict=True) if status != "failed"]
 
 
 def visible_shards(directory: Path) -> list[Shard]:
