@@ -11,7 +11,7 @@ not measured are None with a reason.
 
 from minibutter.energy.meter import Meter
 from minibutter.energy.opening import ROOT_VARIABLE, open_meter, open_rank_meter, open_reader
-from minibutter.energy.quantity import Cost, Energy, unavailable_energy
+from minibutter.energy.quantity import Cost, Energy, add_up, unavailable_energy
 from minibutter.energy.regions import RegionMeter
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Energy",
     "Meter",
     "RegionMeter",
+    "add_up",
     "open_meter",
     "open_rank_meter",
     "open_reader",

@@ -5,7 +5,19 @@ why. It says where the number comes from (`source`), what it is worth (`quality`
 may be (`resolution_j`), and keeps apart what the machine would have drawn without any work.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+QUALITIES = (
+    "unavailable",
+    "simulated",
+    "modelled",
+    "interpolated",
+    "measured_shared",
+    "measured_divided",
+    "measured",
+)
+"""What an energy may be worth, the weakest first."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class Energy:
     """Joules of the packages and their memory, whoever worked there; None where energy_j is."""
 
     n_ranks: int | None = None
-    """Ranks that package_j was shared out among; None where energy_j is."""
+    """Ranks that package_j was shared out among; None where energy_j is, or where parts differ."""
 
     @property
     def dynamic_j(self) -> float | None:
@@ -89,6 +101,29 @@ class Cost:
 
     def __sub__(self, before: "Cost") -> "Cost":
         return Cost(self.reads - before.reads, self.cpu_s - before.cpu_s)
+
+
+def add_up(parts: Sequence[Energy]) -> Energy:
+    """Energy of what was done in several parts, each measured for itself.
+
+    It is worth no more than the weakest of them, and not known where one of them is not: what the
+    others have drawn is then no energy of the whole. How far off they may be adds up, too.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    for number, part in enumerate(parts, start=1):
+        if part.energy_j is None:
+            return unavailable_energy(f"of part {number} of {len(parts)}: {part.reason}")
+    idle_j, n_ranks = [part.idle_j for part in parts], {part.n_ranks for part in parts}
+    return Energy(
+        energy_j=sum(part.energy_j for part in parts),
+        source=", ".join(dict.fromkeys(part.source for part in parts)),
+        quality=min((part.quality for part in parts), key=QUALITIES.index),
+        resolution_j=sum(part.resolution_j for part in parts),
+        idle_j=None if None in idle_j else sum(idle_j),
+        package_j=sum(part.package_j for part in parts),
+        n_ranks=n_ranks.pop() if len(n_ranks) == 1 else None,
+    )
 
 
 def unavailable_energy(reason: str) -> Energy:
