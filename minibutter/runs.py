@@ -24,8 +24,7 @@ from minibutter.energy.counters import (
 )
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
-from minibutter.experiments import TILING_SIZES, Experiment
-from minibutter.nn.network import Network
+from minibutter.experiments import Experiment
 from minibutter.nn.training import (
     EpochRow,
     Start,
@@ -34,9 +33,8 @@ from minibutter.nn.training import (
     make_optimizer,
 )
 from minibutter.provenance import Provenance
+from minibutter.run_columns import identity_columns, used_sizes
 from minibutter.sweeps import identity
-
-_USED_SIZES = {f"{size}_used": size for size in TILING_SIZES}
 
 
 @lru_cache(maxsize=16)
@@ -99,7 +97,7 @@ def execute_group(
     origin |= {"schema_version": store.SCHEMA_VERSION, "package": meter.package}
     origin |= {"energy_reader_rank": meter.reader_rank}
     known = {
-        repetition: _identity_columns(experiment, repetition, sweep) | origin
+        repetition: identity_columns(experiment, repetition, sweep) | origin
         for repetition in repetitions
     }
     starts: dict[int, Start] = {}
@@ -115,7 +113,7 @@ def execute_group(
             results |= {repetition: _failed(known[repetition], group) for repetition in members}
             continue
         used = {"data_source": dataset.source, "data_sha256": dataset.sha256}
-        used |= {"lanes": len(members), **_used_sizes(experiment.network)}
+        used |= {"lanes": len(members), **used_sizes(experiment.network)}
         traffic: dict[str, float | None] = {}
         if len(members) == 1:
             traffic = hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
@@ -274,39 +272,6 @@ def _train(
         if len(ending) == len(going):
             break
     return courses
-
-
-def _used_sizes(network: Network) -> dict[str, Any]:
-    used = network.tiling.resolved(network.dtype)
-    return {column: getattr(used, size) for column, size in _USED_SIZES.items()}
-
-
-def _identity_columns(experiment: Experiment, repetition: int, sweep: str) -> dict[str, Any]:
-    """Everything about a run that is known before it starts."""
-    spec, info, network = experiment.spec, experiment.info, experiment.network
-    known = spec.model_dump(exclude={"widths", "task"})
-    return known | {
-        "run_id": identity.run_id(experiment.experiment_id, repetition),
-        "experiment_id": experiment.experiment_id,
-        "repetition": repetition,
-        "sweep": sweep,
-        "task_override": spec.task,
-        "depth": experiment.depth,
-        "dataset_digest": info.digest if info else None,
-        "task": info.task if info else None,
-        "n_inputs": info.n_inputs if info else None,
-        "n_outputs": info.n_outputs if info else None,
-        "n_train": experiment.n_train,
-        "n_test": experiment.n_test,
-        "widths": list(network.widths) if network else None,
-        "num_parameters": network.num_parameters if network else None,
-        "data_source": None,
-        "data_sha256": None,
-        "lanes": None,
-        **hierarchy.work_columns(experiment.workload),
-        **dict.fromkeys(hierarchy.TRAFFIC_COLUMNS),
-        **dict.fromkeys(_USED_SIZES),
-    }
 
 
 def _failed(run: dict[str, Any], error: Exception) -> RunResult:
