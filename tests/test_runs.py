@@ -1,7 +1,6 @@
 """One run: what it does with its specification, and what it stores when it cannot."""
 
 import errno
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -16,22 +15,9 @@ from minibutter.nn.kernels import tiling
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.provenance import read_provenance
-from minibutter.store.schema import COUNTERS, columns_of_kind
+from minibutter.store.schema import COUNTERS
 from tests.counters import STEP, FakePackage
-
-COMPUTED = columns_of_kind(store.RUNS_SCHEMA, "computed")
-
-
-def execute(experiment, repetition=0, **options):
-    with open_meter() as meter:
-        return runs.execute(
-            experiment,
-            repetition,
-            meter=meter,
-            provenance=read_provenance(),
-            sweep="test",
-            **options,
-        )
+from tests.executions import bits, execute, execute_group, ticking_meter
 
 
 def test_a_result_has_exactly_the_columns_of_the_store(plan):
@@ -121,27 +107,6 @@ def test_energy_is_a_number_with_a_source_or_null_with_a_reason(plan):
         assert energy is None or energy > 0
 
 
-def ticking_meter(folder, **options):
-    """Of a powercap tree in a folder, whose package draws 5 J between any two looks at the clock.
-
-    A look is a second, and a reading looks before and after.
-    """
-    zone = folder / "sys/class/powercap/intel-rapl:0"
-    zone.mkdir(parents=True)
-    (zone / "name").write_text("package-0\n")
-    (zone / "max_energy_range_uj").write_text("262143328850\n")
-    energy_uj = zone / "energy_uj"
-    energy_uj.write_text("0\n")
-    looks = itertools.count()
-
-    def clock():
-        look = next(looks)
-        energy_uj.write_text(f"{look * 5_000_000}\n")
-        return look * 10**9
-
-    return open_meter(folder, clock=clock, **options)
-
-
 def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(plan, tmp_path):
     with ticking_meter(tmp_path) as meter:
         result = runs.execute(plan(), 0, meter=meter, provenance=read_provenance(), sweep="test")
@@ -157,28 +122,6 @@ def test_rapl_counters_fill_the_energy_columns_where_they_can_be_read(plan, tmp_
     assert result.run["energy_source"] == "powercap:package"
     assert set(result.epochs["energy_quality"]) == {"measured"}
     assert set(result.epochs["energy_reason"]) == {None}
-
-
-def execute_group(experiment, repetitions, meter=None, **options):
-    with meter or open_meter() as meter:
-        return runs.execute_group(
-            experiment,
-            repetitions,
-            meter=meter,
-            provenance=read_provenance(),
-            sweep="test",
-            **options,
-        )
-
-
-def bits(result):
-    """All that may not differ between two executions of a run, floats as their bytes."""
-    computed = {name: result.run[name] for name in COMPUTED}
-    return computed, {
-        name: column if isinstance(column, list) else column.tobytes()
-        for name, column in result.epochs.items()
-        if name not in store.MEASURED_EPOCH_COLUMNS
-    }
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

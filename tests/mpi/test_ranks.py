@@ -1,15 +1,13 @@
 """The same rows from any number of ranks, after any end; every test here starts mpirun."""
 
-import os
 import signal
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from minibutter import store
+from tests.mpi.killing import kill_family
 
 pytestmark = pytest.mark.mpi
 
@@ -170,22 +168,6 @@ def test_the_command_minibutter_runs_under_mpirun_too(launcher, sweep_file):
     assert done.returncode == 0, done.stderr
     runs = pd.read_parquet(launcher.folder / "out" / "runs")
     assert set(runs["rank"]) == {0, 1}
-
-
-def kill_family(ancestor: int) -> None:
-    """SIGKILL a process and all that descend from it: mpirun, its proxy and the ranks."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            )
-    family = [ancestor]
-    for member in family:
-        family += [pid for pid, parent in parents.items() if parent == member]
-    for pid in family:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("n_ranks", [None, 2])
