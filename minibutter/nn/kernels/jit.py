@@ -38,7 +38,14 @@ compiles for itself: the other may have been stopped (Ctrl-Z), or its node may h
 
 _NAP_S = 0.05
 
-_SETTINGS = ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE")
+_SETTINGS = (
+    "BOUNDSCHECK",
+    "DEBUGINFO_DEFAULT",
+    "DISABLE_JIT",
+    "LOOP_VECTORIZE",
+    "OPT",
+    "SLP_VECTORIZE",
+)
 """What else changes the machine code. Code compiled without NUMBA_BOUNDSCHECK, say, would be taken
 for checked code."""
 
@@ -53,16 +60,27 @@ def cache_directory(sources: Path) -> Path | None:
     ----------
     sources : folder of the modules that hold kernels.
     """
-    digest = hashlib.blake2b(digest_size=8)
-    for source in sorted(sources.glob("*.py")):
-        digest.update(source.name.encode() + source.read_bytes())
-    digest.update(repr(_compilers()).encode())
     try:
-        directory = _cache_base() / digest.hexdigest()
+        directory = _cache_base() / code_id(sources)
         directory.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: a user without a home folder
         return None
     return directory
+
+
+def code_id(sources: Path = Path(__file__).parent) -> str:
+    """Hash of all that decides the machine code of kernels, and with it every bit that they
+    compute: their sources, compilers, processor and settings.
+
+    Parameters
+    ----------
+    sources : folder of the modules that hold kernels; that of all of ours when left out.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for source in sorted(sources.glob("*.py")):
+        digest.update(source.name.encode() + source.read_bytes())
+    digest.update(repr(_compilers()).encode())
+    return digest.hexdigest()
 
 
 def _cache_base() -> Path:
