@@ -1,45 +1,38 @@
 """How a repetition goes, epoch by epoch, and what its columns of the two tables are.
 
-`runs` trains; a `Course` keeps what comes of it.
+`runs` trains; a `Course` keeps what comes of it. A run that was interrupted goes on with the epochs
+that it had: their metrics are those of an undisturbed run to the last bit, and what was measured of
+them is what was measured then. Of the run, durations, energies and the cost of measuring are those
+of its `parts`; whatever belongs to one execution alone (host, ranks, lanes, state of the machine)
+is that of the last one.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from minibutter.energy import Cost, Energy, RegionMeter, unavailable_energy
+from minibutter.energy.attribution import GANG
 from minibutter.energy.counters import COUNTERS, EpochCounts
 from minibutter.energy.regions import Region
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.training import EpochRow
+from minibutter.parts import ENERGY_COLUMNS, Part, columns_of_parts, energy_columns
 from minibutter.sweeps.spec import RunSpec
 
-
-@dataclass(frozen=True)
-class RunResult:
-    """What the store keeps of one run.
-
-    Attributes
-    ----------
-    run : columns of the `runs` table, one value each.
-    epochs : columns of the `epochs` table, one array each, one entry an epoch.
-    regions : stamps of begin and end of every epoch; not stored.
-    """
-
-    run: dict[str, Any]
-    epochs: dict[str, Any]
-    regions: tuple[Region, ...] = ()
+INTERRUPTED = "interrupted"
+"""Status of a run that was asked to stop: it is not over, and no table has it."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What was measured of a group of repetitions when some of them ended.
+    """What was measured of a group of repetitions when some of them ended, or were kept.
 
     Attributes
     ----------
-    duration_s : since the first epoch began, a repetition's share.
+    duration_s : since the first epoch of this execution began, a repetition's share.
     begun_ns, ended_ns : stamps of the meter.
     energy : a repetition's share of the whole; energies : of every epoch.
     mode : how energy follows from that of the packages, see `RegionMeter`.
@@ -60,22 +53,44 @@ class Ending:
     counts: EpochCounts
     regions: tuple[Region, ...]
 
+    def part(self, n_epochs: int) -> Part:
+        """What it says of a repetition that has trained so many epochs."""
+        shared = ("duration_s", "begun_ns", "ended_ns", "energy", "mode", "foreign_load", "cost")
+        measured = {name: getattr(self, name) for name in shared}
+        return Part(n_epochs, **measured, counters_reason=self.counts.reason())
+
 
 class Course:
     """How one repetition goes, and how it ended.
 
+    Parameters
+    ----------
+    run_id : of the run.
+    epochs, record : what `keep` gave; both None for a run that begins.
+
     Attributes
     ----------
     columns : its epochs.
-    outcome : columns of `runs`; None until it has ended.
-    regions : stamps of begin and end of its epochs.
+    outcome : columns of `runs`; None until it has ended, or was interrupted.
+    part : what this execution measured of it; None until then, and where it has trained nothing.
     """
 
-    def __init__(self) -> None:
-        self.columns = EpochColumns()
+    def __init__(
+        self,
+        run_id: str,
+        epochs: Mapping[str, Any] | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.columns = EpochColumns(epochs)
         self.outcome: dict[str, Any] | None = None
-        self.regions: tuple[Region, ...] = ()
+        self.part: Part | None = None
+        self._regions: tuple[Region, ...] = ()
+        self._before: list[Part] = []
         self._diverged_epoch: int | None = None
+        if record is not None:
+            self._before = [Part.from_values(values) for values in record["parts"]]
+            self._diverged_epoch = record["diverged_epoch"]
 
     def add(self, epoch: int, row: EpochRow, duration_s: float) -> None:
         self.columns.add(epoch, row, duration_s)
@@ -89,35 +104,71 @@ class Course:
 
     def end(self, spec: RunSpec, ending: Ending) -> None:
         """Close the run with what was measured of all of it and of every epoch."""
-        completed = self.columns.epochs_completed
-        self.regions = ending.regions
-        self.columns.energies = ending.energies
-        self.columns.counts = ending.counts.columns()
+        is_complete = self.columns.epochs_completed == spec.epochs
+        self._close("completed" if is_complete else "stopped", ending)
+
+    def interrupt(self, ending: Ending) -> None:
+        """Leave the run for another execution, which goes on from what was kept."""
+        self._close(INTERRUPTED, ending)
+
+    def keep(self, ending: Ending) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The epochs so far as columns, and a record of plain values: what a checkpoint needs.
+
+        Nobody will tell whether a gang that was cut short would have ended together, and so its
+        equal parts are worth no more than shares.
+        """
+        self._measure(ending)
+        part = ending.part(self.columns.n_new)
+        if part.mode == GANG and part.energy.quality == "measured_divided":
+            part = replace(part, energy=replace(part.energy, quality="measured_shared"))
+        record = {
+            "parts": [each.values() for each in (*self._before, part)],
+            "diverged_epoch": self._diverged_epoch,
+        }
+        return self.columns.columns(), record
+
+    def _close(self, status: str, ending: Ending) -> None:
+        self._measure(ending)
+        self._regions = ending.regions
+        part = ending.part(self.columns.n_new)
+        self.part = part if part.n_epochs else None
         self.outcome = {
-            "status": "completed" if completed == spec.epochs else "stopped",
+            "status": status,
             "diverged": self._diverged_epoch is not None,
             "diverged_epoch": self._diverged_epoch,
-            "epochs_completed": completed,
+            "epochs_completed": self.columns.epochs_completed,
             "error": None,
-            "duration_s": ending.duration_s,
-            **_run_energy_columns(ending.energy),
-            "energy_mode": None if ending.energy.energy_j is None else ending.mode,
+            **columns_of_parts((*self._before, part)),
             # Filled by who makes ranks a gang.
             "energy_tail_j": None,
             "finish_spread_s": None,
-            "foreign_load": ending.foreign_load,
-            "begun_ns": ending.begun_ns,
-            "ended_ns": ending.ended_ns,
-            "counters_reason": ending.counts.reason(),
-            "meter_reads": ending.cost.reads,
-            "meter_cpu_s": ending.cost.cpu_s,
         }
+
+    def measure_again(self, meter: RegionMeter, lanes: int) -> dict[str, Any]:
+        """What the columns of `outcome` that were measured are now, from the energies that the
+        meter tells anew."""
+        begun_ns, ended_ns = self.part.begun_ns, self.part.ended_ns
+        energy = meter.between(begun_ns, ended_ns).divided(lanes)
+        self.part = replace(self.part, energy=energy, mode=meter.mode)
+        self.columns.energies = [each.divided(lanes) for each in meter.along(self._regions)]
+        return columns_of_parts((*self._before, self.part))
+
+    def _measure(self, ending: Ending) -> None:
+        self.columns.energies = ending.energies
+        self.columns.counts = ending.counts.columns()
 
 
 class EpochColumns:
-    """The epochs of a run as they come in, column by column."""
+    """The epochs of a run as they come in, column by column.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    before : columns of the epochs that another execution has trained.
+    """
+
+    def __init__(self, before: Mapping[str, Any] | None = None) -> None:
+        self._before = before
+        self._n_before = 0 if before is None else len(before["epoch"])
         self._rows: list[tuple[int, EpochRow, float]] = []
         self.energies: list[Energy] = []
         self.counts: dict[str, list[int | None] | None] = dict.fromkeys(COUNTERS)
@@ -126,11 +177,23 @@ class EpochColumns:
         self._rows.append((epoch, row, duration_s))
 
     @property
-    def epochs_completed(self) -> int:
+    def n_new(self) -> int:
+        """Epochs of this execution."""
         return len(self._rows)
+
+    @property
+    def epochs_completed(self) -> int:
+        return self._n_before + self.n_new
 
     def columns(self) -> dict[str, Any]:
         """The `epochs` table's columns; metrics in float32, as BUTTER published them."""
+        new = self._new_columns()
+        if self._before is None:
+            return new
+        n = self._n_before, self.n_new
+        return {name: _joined((self._before[name], column), n) for name, column in new.items()}
+
+    def _new_columns(self) -> dict[str, Any]:
         rows = self._rows
         columns: dict[str, Any] = {"epoch": np.array([row[0] for row in rows], dtype=np.int32)}
         for part in ("train", "test", "trained"):
@@ -145,57 +208,57 @@ class EpochColumns:
                 column = values[:, position] if is_measured else [None] * len(rows)
                 columns[f"{part}_{name}"] = column
         columns["duration_s"] = np.array([row[2] for row in rows], dtype=np.float64)
-        return columns | _epoch_energy_columns(self.energies) | self.counts
+        energies = [energy_columns(energy) for energy in self.energies]
+        for name in ENERGY_COLUMNS:
+            columns[name] = [energy[name] for energy in energies]
+        columns["energy_window_s"] = [energy.window_s for energy in self.energies]
+        return columns | self.counts
 
 
-_ENERGY_COLUMNS = {
-    "energy_j": "energy_j",
-    "energy_source": "source",
-    "energy_quality": "quality",
-    "energy_reason": "reason",
-    "energy_resolution_j": "resolution_j",
-}
-"""Columns of both tables, and the fields of an `Energy` that they hold."""
+@dataclass(frozen=True)
+class RunResult:
+    """What the store keeps of one run, unless it was interrupted.
 
-
-def _energy_columns(energy: Energy) -> dict[str, Any]:
-    columns = {column: getattr(energy, field) for column, field in _ENERGY_COLUMNS.items()}
-    if energy.resolution_j is not None:
-        # An uncertainty has no more digits than these eight bits, and takes less space without.
-        mantissa, exponent = math.frexp(energy.resolution_j)
-        columns["energy_resolution_j"] = math.ldexp(math.ceil(mantissa * 256) / 256, exponent)
-    return columns
-
-
-def _run_energy_columns(energy: Energy) -> dict[str, Any]:
-    return _energy_columns(energy) | {
-        "energy_idle_j": energy.idle_j,
-        "energy_dynamic_j": energy.dynamic_j,
-        "energy_package_j": energy.package_j,
-        "energy_ranks": energy.n_ranks,
-    }
-
-
-def _epoch_energy_columns(energies: list[Energy]) -> dict[str, Any]:
-    columns = [_energy_columns(energy) for energy in energies]
-    by_name = {name: [each[name] for each in columns] for name in _ENERGY_COLUMNS}
-    return by_name | {"energy_window_s": [energy.window_s for energy in energies]}
-
-
-def measure_again(result: RunResult, meter: RegionMeter) -> None:
-    """Ask the meter anew for the energies of a run and its epochs, whose ranks' parts are others
-    than it said before.
-
-    Parameters
+    Attributes
     ----------
-    result : of a run that was trained.
-    meter : that it was trained beside.
+    run : columns of the `runs` table, one value each.
+    epochs : columns of the `epochs` table, one array each, one entry an epoch.
+    course : of the run; None where it failed before its first epoch.
     """
-    run, lanes = result.run, result.run["lanes"]
-    run |= _run_energy_columns(meter.between(run["begun_ns"], run["ended_ns"]).divided(lanes))
-    run["energy_mode"] = None if run["energy_j"] is None else meter.mode
-    energies = [each.divided(lanes) for each in meter.along(result.regions)]
-    result.epochs.update(_epoch_energy_columns(energies))
+
+    run: dict[str, Any]
+    epochs: dict[str, Any]
+    course: Course | None = None
+
+    @property
+    def part(self) -> Part | None:
+        """What this execution has measured of the run; None where it has trained nothing."""
+        return None if self.course is None else self.course.part
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the run was asked to stop: it is neither done nor failed, and is not stored."""
+        return self.run["status"] == INTERRUPTED
+
+    def measure_again(self, meter: RegionMeter) -> None:
+        """Ask the meter anew for the energies of the run and its epochs, whose ranks' parts are
+        others than it said before.
+
+        Parameters
+        ----------
+        meter : that it was trained beside.
+        """
+        if self.part is not None:
+            self.run.update(self.course.measure_again(meter, self.run["lanes"]))
+            self.epochs.update(self.course.columns.columns())
+
+
+def _joined(columns: tuple[Any, Any], n: tuple[int, int]) -> Any:
+    """A column behind another, as an array if both are; None stands for nulls."""
+    if all(isinstance(column, np.ndarray) for column in columns):
+        return np.concatenate(columns)
+    lists = ([None] * n[i] if column is None else list(column) for i, column in enumerate(columns))
+    return [value for column in lists for value in column]
 
 
 def failed_outcome(error: Exception) -> dict[str, Any]:
@@ -210,7 +273,7 @@ def failed_outcome(error: Exception) -> dict[str, Any]:
         "epochs_completed": 0,
         "error": message,
         "duration_s": None,
-        **_energy_columns(unavailable_energy("the run failed before its first epoch")),
+        **energy_columns(unavailable_energy("the run failed before its first epoch")),
         **dict.fromkeys(_UNMEASURED),
         "counters_reason": "the run failed before its first epoch",
     }
@@ -219,6 +282,6 @@ def failed_outcome(error: Exception) -> dict[str, Any]:
 _UNMEASURED = (
     *("energy_idle_j", "energy_dynamic_j", "energy_package_j", "energy_ranks", "energy_mode"),
     *("energy_tail_j", "finish_spread_s", "foreign_load", "begun_ns", "ended_ns"),
-    *("meter_reads", "meter_cpu_s"),
+    *("meter_reads", "meter_cpu_s", "parts"),
 )
 """Columns that say nothing where nothing was trained."""

@@ -17,23 +17,14 @@ from minibutter import datasets, hierarchy, store
 from minibutter.courses import Course, Ending, EpochColumns, RunResult, failed_outcome
 from minibutter.datasets import Dataset, DatasetError
 from minibutter.energy import RegionMeter
-from minibutter.energy.counters import (
-    EpochCounts,
-    HardwareCounters,
-    counters_of_this_thread,
-)
+from minibutter.energy.counters import EpochCounts, HardwareCounters, counters_of_this_thread
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import Experiment
-from minibutter.nn.training import (
-    EpochRow,
-    Start,
-    TrainingData,
-    TrainingGroup,
-    make_optimizer,
-)
+from minibutter.nn.training import EpochRow, Start, TrainingData, TrainingGroup, make_optimizer
 from minibutter.provenance import Provenance
 from minibutter.run_columns import identity_columns, used_sizes
+from minibutter.saving import CHECKPOINT_S, Saver
 from minibutter.sweeps import identity
 
 
@@ -61,12 +52,17 @@ def execute_group(
     n_ranks: int = 1,
     on_ready: Callable[[], None] = lambda: None,
     on_epoch: Callable[[int, EpochRow], None] | None = None,
+    checkpoint_dir: Path | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> list[RunResult]:
     """Train repetitions together to their ends; what their user can mend becomes a failed result.
 
     Every repetition gets the bits that it would get alone; of the group's durations and energies it
     gets an equal share. One that cannot be prepared fails for itself, and repetitions that cannot
-    be packed are trained one by one.
+    be packed are trained one by one. Those that have a checkpoint go on from there, together where
+    they have done equally many epochs.
 
     Parameters
     ----------
@@ -82,6 +78,11 @@ def execute_group(
         where repetitions are trained one by one.
     on_epoch : called after every epoch with its number, from 1, and the row of the first repetition
         that has not stopped.
+    checkpoint_dir : directory of the sweep, for checkpoints; None: there are none.
+    checkpoint_s : between two of them.
+    should_stop : asked before every epoch; once it says so, what was trained is kept, and all that
+        have not ended are interrupted. Progress of less than 5 s is not worth a checkpoint.
+    on_note : called with what people should know: a checkpoint that cannot be used or written.
 
     Returns
     -------
@@ -100,12 +101,16 @@ def execute_group(
         repetition: identity_columns(experiment, repetition, sweep) | origin
         for repetition in repetitions
     }
+    saver = Saver(checkpoint_dir, checkpoint_s, provenance, on_note)
     starts: dict[int, Start] = {}
+    courses: dict[int, Course] = {}
     results: dict[int, RunResult] = {}
     for repetition in repetitions:
         try:
             dataset = _find_data(experiment, data_dir)
-            starts[repetition] = _prepare(experiment, repetition, dataset)
+            start = _prepare(experiment, repetition, dataset)
+            run_id = known[repetition]["run_id"]
+            starts[repetition], courses[repetition] = saver.resume(run_id, start)
         except _FORESEEN as error:
             results[repetition] = _failed(known[repetition], error)
     for members, group in _make_groups(experiment, starts):
@@ -124,12 +129,12 @@ def execute_group(
             results |= {repetition: _failed(known[repetition], error) for repetition in members}
             continue
         counts = EpochCounts(counters or counters_of_this_thread(), len(members))
-        courses = _train(
-            experiment, group, len(members), flusher, traffic, meter, counts, on_ready, on_epoch
-        )
-        for repetition, course in zip(members, courses, strict=True):
+        going = [courses.pop(repetition) for repetition in members]
+        watched = on_ready, on_epoch, saver, should_stop
+        _train(experiment, group, going, flusher, traffic, meter, counts, *watched)
+        for repetition, course in zip(members, going, strict=True):
             run = known[repetition] | used | traffic | course.outcome
-            results[repetition] = RunResult(run, course.columns.columns(), course.regions)
+            results[repetition] = RunResult(run, course.columns.columns(), course)
     return [results[repetition] for repetition in repetitions]
 
 
@@ -176,13 +181,21 @@ def _prepare(experiment: Experiment, repetition: int, dataset: Dataset) -> Start
 def _make_groups(
     experiment: Experiment, starts: dict[int, Start]
 ) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
-    """One group of all repetitions or, where they cannot be packed, one of each.
+    """One group of all repetitions that have done equally many epochs or, where they cannot be
+    packed, one of each.
 
     Where there can be no group, not even of one repetition, its error comes in its place. What has
     entered a group is taken out of `starts`: packed data are a copy, and one is enough.
     """
-    if not starts:
-        return
+    for epochs in sorted({start.epochs for start in starts.values()}, reverse=True):
+        equals = [key for key, start in starts.items() if start.epochs == epochs]
+        yield from _pack(experiment, {key: starts.pop(key) for key in equals})
+
+
+def _pack(
+    experiment: Experiment, starts: dict[int, Start]
+) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
+    """`_make_groups` of repetitions that have done equally many epochs, and of at least one."""
     spec = experiment.spec
     try:
         group = TrainingGroup(
@@ -207,34 +220,64 @@ def _make_groups(
         return
     while starts:
         repetition = next(iter(starts))
-        yield from _make_groups(experiment, {repetition: starts.pop(repetition)})
+        yield from _pack(experiment, {repetition: starts.pop(repetition)})
 
 
 def _train(
     experiment: Experiment,
     group: TrainingGroup,
-    n_repetitions: int,
+    courses: list[Course],
     flusher: CacheFlusher | None,
     traffic: dict[str, float | None],
     meter: RegionMeter,
     counts: EpochCounts,
     on_ready: Callable[[], None],
     on_epoch: Callable[[int, EpochRow], None] | None,
-) -> list[Course]:
-    """Train a group until its epochs are over or all its repetitions have stopped.
+    saver: Saver,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train a group until its epochs are over, all its repetitions have stopped, or it must stop.
 
-    `flusher` empties the caches before every epoch. `traffic` is what an epoch moves, as far as it
-    is known: simulated counters are told.
+    `courses` are those of its repetitions. `flusher` empties the caches before every epoch.
+    `traffic` is what an epoch moves, as far as it is known: simulated counters are told.
     """
-    spec = experiment.spec
-    courses = [Course() for _ in range(n_repetitions)]
+    spec, n_repetitions = experiment.spec, len(courses)
     flops = experiment.flops_per_epoch * n_repetitions
     moved = {hierarchy.level_of(column): n for column, n in traffic.items() if n is not None}
     on_ready()
     cost_before, started_ns, started_s = meter.cost, meter.begin(), time.perf_counter()
     regions: list[tuple[int, int]] = []
     epoch_duration_s = experiment.epoch_us(n_repetitions) / 1e6
-    for epoch in range(1, spec.epochs + 1):
+
+    def measure() -> Ending:
+        duration_s, ended_ns = time.perf_counter() - started_s, meter.end()
+        return Ending(
+            duration_s=duration_s / n_repetitions,
+            begun_ns=started_ns,
+            ended_ns=ended_ns,
+            energy=meter.between(started_ns, ended_ns).divided(n_repetitions),
+            # Short epochs share windows with their neighbours: all are asked for at once.
+            energies=[each.divided(n_repetitions) for each in meter.along(regions)],
+            mode=meter.mode,
+            foreign_load=meter.foreign_load(started_ns, ended_ns),
+            cost=meter.cost - cost_before,
+            counts=counts,
+            regions=tuple(regions),
+        )
+
+    saver.begin()
+    for epoch in range(group.epochs + 1, spec.epochs + 1):
+        stops = should_stop()
+        is_due = bool(regions) and saver.is_due(is_last=stops)
+        if stops or is_due:
+            ending = measure()
+        if is_due:
+            saver.save(group, courses, ending)
+        if stops:
+            for course in courses:
+                if course.outcome is None:
+                    course.interrupt(ending)
+            break
         if flusher is not None:
             flusher.flush()
         before_ns = meter.stamp()
@@ -251,27 +294,13 @@ def _train(
             course.add(epoch, row, share_s)
         if on_epoch is not None:
             on_epoch(epoch, going[0][1])
-        ending = [course for course, _ in going if course.is_over(spec)]
-        if ending:
-            duration_s, ended_ns = time.perf_counter() - started_s, meter.end()
-            summary = Ending(
-                duration_s=duration_s / n_repetitions,
-                begun_ns=started_ns,
-                ended_ns=ended_ns,
-                energy=meter.between(started_ns, ended_ns).divided(n_repetitions),
-                # Short epochs share windows with their neighbours: all are asked for at once.
-                energies=[each.divided(n_repetitions) for each in meter.along(regions)],
-                mode=meter.mode,
-                foreign_load=meter.foreign_load(started_ns, ended_ns),
-                cost=meter.cost - cost_before,
-                counts=counts,
-                regions=tuple(regions),
-            )
-            for course in ending:
-                course.end(spec, summary)
-        if len(ending) == len(going):
+        over = [course for course, _ in going if course.is_over(spec)]
+        if over:
+            ending = measure()
+            for course in over:
+                course.end(spec, ending)
+        if len(over) == len(going):
             break
-    return courses
 
 
 def _failed(run: dict[str, Any], error: Exception) -> RunResult:

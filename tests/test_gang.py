@@ -2,14 +2,19 @@
 
 import threading
 from contextlib import ExitStack
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from minibutter.courses import RunResult
+from minibutter.courses import Course, Ending, RunResult
+from minibutter.energy import Cost
 from minibutter.energy.attribution import GANG
 from minibutter.energy.profiles import Profile, ZoneSpec
 from minibutter.launch.gang import Gang
 from minibutter.launch.ranks import Circle
+from minibutter.nn.kernels.metrics import METRICS
+from minibutter.nn.training import EpochRow
 from tests.energy.conftest import Machine
 from tests.energy.test_attribution import Ranks, nobody_reads_unasked
 
@@ -29,6 +34,26 @@ class Threads(Circle):
         heard = list(self._words)
         self._barrier.wait(20)
         return heard
+
+
+def result_of_one_epoch(begun_ns, ended_ns, energy, foreign_load, lanes):
+    """Of a run that a gang has trained."""
+    course, nothing = Course("run"), np.zeros(len(METRICS) + 1)
+    course.add(1, EpochRow(nothing, nothing, None, is_finite=True), 1.0)
+    ending = Ending(
+        duration_s=1.0,
+        begun_ns=begun_ns,
+        ended_ns=ended_ns,
+        energy=energy,
+        energies=[energy],
+        mode=GANG,
+        foreign_load=foreign_load,
+        cost=Cost(0, 0.0),
+        counts=SimpleNamespace(columns=dict, reason=lambda: None),
+        regions=((begun_ns, ended_ns),),
+    )
+    course.end(SimpleNamespace(epochs=1), ending)
+    return RunResult(course.outcome | {"lanes": lanes}, course.columns.columns(), course)
 
 
 @pytest.fixture
@@ -55,8 +80,7 @@ def train_block(tmp_path):
 
         def train(rank, on_ready):
             if shared["fails"][rank]:
-                run = {"status": "failed", "ended_ns": None, "begun_ns": None, "energy_j": None}
-                return [RunResult(run | {"foreign_load": None, "lanes": lanes}, {})]
+                return [RunResult({"status": "failed", "energy_j": None, "lanes": lanes}, {})]
             on_ready()
             begun_ns = machine.clock()
             has_begun.wait(20)
@@ -66,14 +90,7 @@ def train_block(tmp_path):
             has_ended.wait(20)
             end_ns = shared["ends"][rank]
             energy = ranks.meters[rank].between(begun_ns, end_ns).divided(lanes)
-            run = {
-                "status": "completed", "begun_ns": begun_ns, "ended_ns": end_ns, "lanes": lanes,
-                "energy_j": energy.energy_j, "energy_quality": energy.quality,
-                "energy_dynamic_j": energy.dynamic_j, "energy_ranks": energy.n_ranks,
-                "finish_spread_s": None, "energy_tail_j": None, "energy_mode": "gang",
-                "foreign_load": foreign,
-            }  # fmt: skip
-            return [RunResult(run, {}, ((begun_ns, end_ns),))]
+            return [result_of_one_epoch(begun_ns, end_ns, energy, foreign, lanes)]
 
         def live(rank):
             try:

@@ -8,7 +8,6 @@ by processor time instead, and say so (`measured_shared`).
 from collections.abc import Callable
 from typing import NamedTuple
 
-from minibutter.courses import measure_again
 from minibutter.energy.attribution import BY_TIME, RankMeter
 from minibutter.launch.ranks import Circle
 from minibutter.report import MAX_FOREIGN_LOAD
@@ -83,7 +82,7 @@ class Gang:
             if not self._is_true(finishes, last_ns - first_ns):
                 self._meter.claim(begun_ns, BY_TIME)
                 for result in results:
-                    measure_again(result, self._meter)
+                    result.measure_again(self._meter)
             for result in results:
                 if result.run["energy_j"] is not None:
                     result.run["finish_spread_s"] = (last_ns - first_ns) / 1e9
@@ -102,10 +101,10 @@ class Gang:
 
 
 def _finish_of(results: list[RunResult]) -> Finish:
-    runs = [result.run for result in results if result.run["ended_ns"] is not None]
-    if not runs:
+    parts = [result.part for result in results if result.part is not None]
+    if not parts:
         return Finish(None, None, None)
-    finish_ns = max(run["ended_ns"] for run in runs)
-    loads = [run["foreign_load"] for run in runs if run["foreign_load"] is not None]
-    begun_ns = min(run["begun_ns"] for run in runs)
+    finish_ns = max(part.ended_ns for part in parts)
+    loads = [part.foreign_load for part in parts if part.foreign_load is not None]
+    begun_ns = min(part.begun_ns for part in parts)
     return Finish(finish_ns, finish_ns - begun_ns, max(loads, default=None))

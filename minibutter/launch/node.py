@@ -189,16 +189,19 @@ class Node(AbstractContextManager):
                 watcher.settle()
 
     def _book(self, results: list[RunResult]) -> list[Stretch]:
-        """Note what runs were given, and of which stretches of time."""
+        """Note what runs were given, and of which stretches of time: what was measured before this
+        job belongs to the account of another."""
         stretches = []
-        for run in (result.run for result in results if result.run["status"] != "failed"):
-            dynamic_j = run["energy_dynamic_j"]
-            known_j = run["energy_j"] if dynamic_j is None else dynamic_j
+        for result in results:
+            if (part := result.part) is None:
+                continue
+            energy = part.energy
+            known_j = energy.energy_j if energy.dynamic_j is None else energy.dynamic_j
             if known_j is None:
                 self._n_unknown += 1
                 continue
             self._attributed_j += known_j
-            stretches.append(Stretch(run["begun_ns"], run["ended_ns"], 1 / run["lanes"]))
+            stretches.append(Stretch(part.begun_ns, part.ended_ns, 1 / result.run["lanes"]))
         return stretches
 
     def end(self) -> NodeAccount | None:

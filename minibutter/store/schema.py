@@ -18,7 +18,7 @@ from functools import partial
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised when a column changes its name, type or meaning; written to every file and every run."""
 
 METRICS = (
@@ -268,11 +268,25 @@ _OUTCOME = [
     _or_null(
         _measured("foreign_load", FLOAT64, "part of the node's processor time of others", "1")
     ),
-    _or_null(_measured("begun_ns", INT64, "CLOCK_MONOTONIC before the first epoch", "ns")),
-    _or_null(_measured("ended_ns", INT64, "CLOCK_MONOTONIC after the last epoch", "ns")),
+    _or_null(
+        _measured(
+            "begun_ns",
+            INT64,
+            "CLOCK_MONOTONIC before the first epoch; null: several parts",
+            "ns",
+        )
+    ),
+    _or_null(
+        _measured(
+            "ended_ns", INT64, "CLOCK_MONOTONIC after the last epoch; null: several parts", "ns"
+        )
+    ),
     _or_null(_measured("counters_reason", TEXT, "which hardware counters are null, and why")),
     _or_null(_measured("meter_reads", INT64, "readings of the counters while its group trained")),
     _or_null(_measured("meter_cpu_s", FLOAT64, "processor time that these readings took", "s")),
+    _or_null(
+        _provenance("parts", INT32, "executions that trained it; more than 1: it was interrupted")
+    ),
 ]
 
 _ORIGIN = [
