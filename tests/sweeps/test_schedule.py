@@ -160,6 +160,44 @@ def test_tasks_that_no_job_can_do_are_counted():
     assert schedule.count_unaffordable(80) == 1
 
 
+def test_what_can_go_on_in_another_job_is_begun_however_long_it_takes():
+    cost_s, least_s = np.array([100, 80, 60, 40]), np.array([30, 2, 90, 1])
+    schedule = Schedule(cost_s, [1], least_s=least_s)
+    # The first gets nowhere in 20 s, the third would end before it gets any further.
+    assert grants_of(schedule, [0, 0, 0], seconds_left=20) == [[1], [3], []]
+    assert schedule.count_unaffordable(20) == 2
+    assert schedule.count_unaffordable(60) == 0
+    assert grants_of(schedule, [0], seconds_left=65) == [[0]]
+    assert grants_of(schedule, [0], seconds_left=65) == [[2]]
+
+
+def test_nothing_is_begun_that_gets_nowhere_whatever_the_margin():
+    schedule = Schedule(np.array([100]), [1], least_s=np.array([10]), margin=1.5)
+    assert grants_of(schedule, [0], seconds_left=14) == [[]]
+    schedule.predict_again(np.array([50]))
+    assert grants_of(schedule, [0, 0], seconds_left=16) == [[0], []]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_longest_that_gets_further_comes_first(seed):
+    cost_s, kinds = sweep_of(seed)
+    rng = np.random.default_rng(seed)
+    least_s = (cost_s * 10 ** rng.uniform(-3, 0.3, 40)[kinds]).astype(np.float32)
+    schedule = Schedule(cost_s, [1, 2, 1], kinds=kinds, least_s=least_s)
+    for seconds_left in rng.uniform(0, 20, 300):
+        pending = schedule.pending
+        fitting = pending[np.minimum(cost_s, least_s)[pending] <= seconds_left]
+        grant = schedule.request(int(rng.integers(3)), seconds_left)
+        assert bool(len(grant.tasks)) == bool(len(fitting))
+        if len(fitting):
+            assert cost_s[grant.tasks[0]] == cost_s[fitting].max()
+
+
+def test_least_times_of_other_tasks_are_refused():
+    with pytest.raises(ValueError, match="2 costs, but 1 of least_s"):
+        Schedule(np.array([1, 2]), [1], least_s=np.array([1]))
+
+
 # ---------------------------------------------------------------------------------------------
 # Giving back
 
