@@ -7,7 +7,12 @@ says what became of the nodes' energy. No other room imports pyarrow.
 """
 
 from minibutter.store.accounts import read_accounts, write_accounts
-from minibutter.store.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from minibutter.store.checkpoints import (
+    Checkpoint,
+    kept_epochs,
+    read_checkpoint,
+    write_checkpoint,
+)
 from minibutter.store.compaction import Compaction, compact, forget
 from minibutter.store.comparison import Difference, difference
 from minibutter.store.exporting import FORMATS, Export, export
@@ -47,6 +52,7 @@ __all__ = [
     "export",
     "finished_runs",
     "forget",
+    "kept_epochs",
     "merge",
     "open_directory",
     "read_accounts",

@@ -1,9 +1,10 @@
 """Runs in progress: one file each, from which they go on after a kill.
 
-`checkpoints/RUN_ID.npz` begins with a line of text, the version of the format and a checksum of
-all that follows; the rest is NumPy's npz without pickles: the arrays of a training, the epochs so
-far as an Arrow table, and a record of plain values as JSON. A file is replaced as a whole, and goes
-when its run stands in a closed shard. Where it is lost, only time is lost.
+`checkpoints/RUN_ID.npz` begins with a line of text: the version of the format, a checksum of all
+that follows, and how many epochs are done. The rest is NumPy's npz without pickles: the arrays of a
+training, the epochs so far as an Arrow table, and a record of plain values as JSON. A file is
+replaced as a whole, and goes when its run stands in a closed shard. Where it is lost, only time is
+lost.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ CHECKPOINTS = "checkpoints"
 FORMAT_VERSION = 1
 
 _BYTES = 16  # of a checksum
-_HEADING = re.compile(rb"minibutter checkpoint (?P<version>\d+) (?P<digest>.*)\n?")
+_HEADING = re.compile(rb"minibutter checkpoint (?P<version>\d+) (?P<digest>\S*) ?(?P<epochs>.*)\n?")
 _ARRAY = "state."
 _COLUMNS = EPOCHS_SCHEMA.remove(0)
 
@@ -83,13 +84,13 @@ def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     path = checkpoint_path(directory, checkpoint.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        placeholder = _heading("0" * 2 * _BYTES)
+        placeholder = _heading("0" * 2 * _BYTES, len(table))
         file.write(placeholder)
         np.savez(file, **members)
         file.seek(len(placeholder))
-        digest = _digest_rest(file)
+        digest = _digest_rest(file, str(len(table)).encode())
         file.seek(0)
-        file.write(_heading(digest))
+        file.write(_heading(digest, len(table)))
 
 
 def read_checkpoint(directory: Path, run_id: str) -> Checkpoint | None:
@@ -115,6 +116,21 @@ def read_checkpoint(directory: Path, run_id: str) -> Checkpoint | None:
         raise StoreError(f"{path} is no checkpoint of minibutter ({error})") from error
 
 
+def kept_epochs(directory: Path) -> dict[str, int]:
+    """How many epochs were kept of every run in progress, as the first lines of the files say.
+
+    Whether a file can be used shows when all of it is read: `read_checkpoint`.
+    """
+    kept = {}
+    for path in (directory / CHECKPOINTS).glob("[!.]*.npz"):
+        with suppress(OSError), path.open("rb") as file:
+            heading = _HEADING.fullmatch(file.readline(100))
+            is_ours = heading is not None and int(heading["version"]) == FORMAT_VERSION
+            if is_ours and heading["epochs"].isdigit():
+                kept[path.stem] = int(heading["epochs"])
+    return kept
+
+
 def remove_checkpoints(directory: Path, run_ids: Iterable[str]) -> None:
     """Forget runs that are done; what cannot be removed now is removed by `recover`."""
     if not (directory / CHECKPOINTS).is_dir():
@@ -124,8 +140,8 @@ def remove_checkpoints(directory: Path, run_ids: Iterable[str]) -> None:
             checkpoint_path(directory, run_id).unlink(missing_ok=True)
 
 
-def _heading(digest: str) -> bytes:
-    return f"minibutter checkpoint {FORMAT_VERSION} {digest}\n".encode()
+def _heading(digest: str, n_epochs: int) -> bytes:
+    return f"minibutter checkpoint {FORMAT_VERSION} {digest} {n_epochs}\n".encode()
 
 
 def _check_heading(path: Path, file: BinaryIO) -> None:
@@ -139,14 +155,16 @@ def _check_heading(path: Path, file: BinaryIO) -> None:
             f"{path} has format version {int(heading['version'])}, this minibutter reads version "
             f"{FORMAT_VERSION}"
         )
-    if _digest_rest(file).encode() != heading["digest"]:
+    if _digest_rest(file, heading["epochs"]).encode() != heading["digest"]:
         raise StoreError(f"{path} is damaged (its checksum is another)")
     file.seek(start)
 
 
-def _digest_rest(file: BinaryIO) -> str:
-    """Hash of a file from where it stands to its end."""
-    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_BYTES)).hexdigest()
+def _digest_rest(file: BinaryIO, before: bytes) -> str:
+    """Hash of some bytes, and of a file from where it stands to its end."""
+    return hashlib.file_digest(
+        file, lambda: hashlib.blake2b(before, digest_size=_BYTES)
+    ).hexdigest()
 
 
 def _unpack(path: Path, run_id: str, members: Mapping[str, np.ndarray]) -> Checkpoint:

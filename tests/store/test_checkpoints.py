@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from minibutter.store import (
     Checkpoint,
     ShardWriter,
     StoreError,
+    kept_epochs,
     read_checkpoint,
     read_epochs,
     recover,
@@ -114,13 +116,13 @@ def rewrite(path, change):
         with np.load(file) as members:
             members = change(dict(members))
     with path.open("w+b") as file:
-        placeholder = module._heading("0" * 32)
+        placeholder = module._heading("0" * 32, 3)
         file.write(placeholder)
         np.savez(file, **members)
         file.seek(len(placeholder))
-        digest = module._digest_rest(file)
+        digest = module._digest_rest(file, b"3")
         file.seek(0)
-        file.write(module._heading(digest))
+        file.write(module._heading(digest, 3))
 
 
 def say(path, **values):
@@ -152,6 +154,22 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path, make_checkpoint):
         read_checkpoint(tmp_path, "r0")
     path.write_bytes(content)
     assert read_checkpoint(tmp_path, "r0") is not None
+
+
+def test_epochs_that_were_kept_are_told_without_reading_the_files(tmp_path, make_checkpoint):
+    assert kept_epochs(tmp_path) == {}
+    first = make_checkpoint()
+    write_checkpoint(tmp_path, first)
+    write_checkpoint(tmp_path, replace(first, run_id="r1"))
+    n_epochs = len(first.epochs["epoch"])
+    assert kept_epochs(tmp_path) == {"r0": n_epochs, "r1": n_epochs}
+    folder = tmp_path / "checkpoints"
+    (folder / "r2.npz").write_bytes(b"")
+    (folder / "r3.npz").write_bytes(b"minibutter checkpoint 1 0123 many\n")
+    (folder / "r4.npz").write_bytes(b"minibutter checkpoint 2 0123 7\n")
+    (folder / "r5.npz").mkdir()
+    (folder / ".r6.npz.host.1.tmp").write_bytes((folder / "r0.npz").read_bytes())
+    assert set(kept_epochs(tmp_path)) == {"r0", "r1"}
 
 
 def test_checkpoint_of_a_newer_format_is_refused_whatever_follows(tmp_path):
