@@ -54,7 +54,7 @@ def execute_group(
     on_epoch: Callable[[int, EpochRow], None] | None = None,
     checkpoint_dir: Path | None = None,
     checkpoint_s: float = CHECKPOINT_S,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[float], bool] = lambda epoch_s: False,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> list[RunResult]:
     """Train repetitions together to their ends; what their user can mend becomes a failed result.
@@ -80,8 +80,9 @@ def execute_group(
         that has not stopped.
     checkpoint_dir : directory of the sweep, for checkpoints; None: there are none.
     checkpoint_s : between two of them.
-    should_stop : asked before every epoch; once it says so, what was trained is kept, and all that
-        have not ended are interrupted. Progress of less than 5 s is not worth a checkpoint.
+    should_stop : asked before every epoch, with the seconds that it is going to take; once it says
+        so, what was trained is kept, and all that have not ended are interrupted. Progress of less
+        than half a second is not worth a checkpoint.
     on_note : called with what people should know: a checkpoint that cannot be used or written.
 
     Returns
@@ -234,7 +235,7 @@ def _train(
     on_ready: Callable[[], None],
     on_epoch: Callable[[int, EpochRow], None] | None,
     saver: Saver,
-    should_stop: Callable[[], bool],
+    should_stop: Callable[[float], bool],
 ) -> None:
     """Train a group until its epochs are over, all its repetitions have stopped, or it must stop.
 
@@ -267,7 +268,7 @@ def _train(
 
     saver.begin()
     for epoch in range(group.epochs + 1, spec.epochs + 1):
-        stops = should_stop()
+        stops = should_stop(epoch_duration_s)
         is_due = bool(regions) and saver.is_due(is_last=stops)
         if stops or is_due:
             ending = measure()

@@ -25,7 +25,7 @@ The least is lost, to first order, with √(2 C M) seconds, where a checkpoint t
 failures are M apart (Young 1974, Communications of the ACM 17(9)): 588 for C = 2, which is 200 MB
 of a large network on a shared disk, and M = one day. The optimum is flat."""
 
-LEAST_PROGRESS_S = 5.0
+LEAST_PROGRESS_S = 0.5
 """Where a run is asked to stop, less than this is sooner trained again than written and read."""
 
 _DECISIVE = (

@@ -24,7 +24,7 @@ EPOCHS = 5
 def after(n_epochs):
     """A `should_stop` that says so when it is asked before the epoch behind these."""
     asked = iter(range(10**9))
-    return lambda: next(asked) >= n_epochs
+    return lambda epoch_s: next(asked) >= n_epochs
 
 
 class Notes(list):
@@ -175,7 +175,7 @@ def test_run_that_is_asked_to_stop_at_once_trains_nothing(plan, tmp_path):
     notes, seen = Notes(), []
     results = execute_group(
         plan(epochs=1, kernel="blocked"), range(3), checkpoint_dir=tmp_path, checkpoint_s=0.0,
-        should_stop=lambda: True, on_note=notes, on_epoch=lambda *_: seen.append(1),
+        should_stop=lambda epoch_s: True, on_note=notes, on_epoch=lambda *_: seen.append(1),
     )  # fmt: skip
     assert seen == notes == []
     assert [result.run["status"] for result in results] == ["interrupted"] * 3

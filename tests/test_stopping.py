@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from minibutter.launch.stopping import StopNow, Stopping, read_limit
+from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow, Stopping, read_limit
 from minibutter.sweeps.timelimit import TimeLimit
 
 
@@ -33,6 +35,36 @@ def test_a_signal_asks_for_an_end_and_a_second_one_ends_at_once(number):
         with pytest.raises(StopNow, match="came twice"):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+def test_what_does_not_end_in_time_is_due_before_it_begins():
+    stopping = Stopping(TimeLimit(100.0, ""))
+    assert not stopping.is_due_within(80.0)
+    assert stopping.is_due_within(91.0)
+
+
+DEAF = """
+import hashlib, os, signal, threading, time
+from minibutter.launch import stopping
+from minibutter.sweeps.timelimit import TimeLimit
+
+def kill_twice():
+    time.sleep(0.2)
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+
+stopping.PATIENCE_S = 0.2
+with stopping.Stopping(TimeLimit(None, "")):
+    threading.Thread(target=kill_twice).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+
+
+def test_a_second_signal_ends_a_process_that_is_in_the_middle_of_a_long_epoch():
+    """As in a kernel: the interpreter's lock is free, and the main thread does not look."""
+    done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 75
+    assert done.stderr == LEFT_AT_ONCE + "\n"
 
 
 def test_the_limit_comes_from_the_option_or_from_the_batch_system():

@@ -13,6 +13,7 @@ from minibutter import launch
 from minibutter.cli.terminal import Bar, Silent, print_json, records
 from minibutter.experiments import plan_experiment
 from minibutter.sweeps.spec import RunSpec, Sweep, SweepError, explain
+from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
 
 def run_and_show(
@@ -42,6 +43,9 @@ def run_and_show(
     except KeyboardInterrupt:
         print(launch.INTERRUPTED, file=sys.stderr)
         raise typer.Exit(launch.EXIT_INTERRUPTED) from None
+    except launch.StopNow as cause:
+        print(f"{cause}: {launch.LEFT_AT_ONCE}", file=sys.stderr)
+        raise typer.Exit(EXIT_TIME_IS_UP) from None
     finally:
         reporter.close()
     if isinstance(outcome, int):
@@ -57,7 +61,8 @@ def run_and_show(
                 "diverged": outcome.n_diverged,
                 "duration_s": outcome.duration_s,
                 "node_energy": [account.columns() for account in outcome.accounts],
-                "experiments": records(outcome.experiments),
+                "runs_left": len(outcome.job.pending) - outcome.n_runs,
+                "experiments": [] if outcome.experiments is None else records(outcome.experiments),
             }
         )
     raise typer.Exit(outcome.exit_code)

@@ -68,7 +68,8 @@ class Bar:
 
     def end(self, outcome: launch.Outcome) -> None:
         self.close()
-        show_table(report.results_table(outcome.experiments), self._console)
+        if outcome.experiments is not None:
+            show_table(report.results_table(outcome.experiments), self._console)
         for line in launch.closing_lines(outcome):
             self._console.print(line, highlight=False, markup=False)
 

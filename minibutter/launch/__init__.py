@@ -25,6 +25,7 @@ from minibutter.launch.ranks import (
     find_mpi_library,
     find_ranks,
 )
+from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow
 from minibutter.launch.sweep import (
     EXIT_REFUSED,
     Outcome,
@@ -36,6 +37,7 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_REFUSED",
     "INTERRUPTED",
+    "LEFT_AT_ONCE",
     "Alone",
     "Job",
     "LaunchRefused",
@@ -43,6 +45,7 @@ __all__ = [
     "PlainReporter",
     "Progress",
     "Reporter",
+    "StopNow",
     "Team",
     "closing_lines",
     "find_mpi_library",

@@ -22,6 +22,7 @@ from minibutter.launch.estimates import Estimates
 from minibutter.launch.job import Group, Job
 from minibutter.launch.ranks import Alone, Progress, Team
 from minibutter.launch.stopping import Stopping
+from minibutter.saving import LEAST_PROGRESS_S
 from minibutter.sweeps.schedule import Schedule
 
 POLL_S = 0.0005
@@ -67,6 +68,11 @@ class Dealer:
     stopping : when to end early.
     show : called a few times a second with the newest progress of all ranks, and `left_s`.
     clock : seconds.
+
+    Attributes
+    ----------
+    newest : progress of every rank.
+    is_stopping : whether nothing is dealt any more, and all ranks end at the next epoch.
     """
 
     def __init__(
@@ -78,7 +84,8 @@ class Dealer:
         show: Callable[[list[Progress], float | None], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        kinds = {kind: number for number, kind in enumerate(dict.fromkeys(map(_kind, job.groups)))}
+        kinds = [_kind(job, group) for group in job.groups]
+        numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
         self._job, self._ranks, self._show = job, ranks, show
         self._stopping = stopping
         self._clock = clock
@@ -96,13 +103,15 @@ class Dealer:
         self._schedule = Schedule(
             self._estimates.cost_s,
             widths,
-            kinds=np.array([kinds[_kind(group)] for group in job.groups], np.int32),
+            kinds=np.array([numbers[kind] for kind in kinds], np.int32),
             margin=correction.margin if correction.n_runs else MARGIN,
+            # Whatever is stopped goes on in the next job, if an epoch of it was done.
+            least_s=np.array([max(_epoch_s(job, each), LEAST_PROGRESS_S) for each in job.groups]),
         )
         self.newest = [Progress(rank) for rank in range(ranks.size)]
         self._lock = threading.Lock()
         self._is_over = threading.Event()
-        self._has_stopped = False
+        self.is_stopping = False
         self._shown_s = 0.0
         self._thread: threading.Thread | None = None
         self._problem: BaseException | None = None
@@ -142,7 +151,7 @@ class Dealer:
             self._n_ended += len(measured_s)
             self._schedule.finish(worker, n_done)
             self._holds[worker], self._end_s[worker], self._held_s[worker] = [], -math.inf, 0.0
-            if self._has_stopped:
+            if self.is_stopping:
                 return Deal(())
             grant = self._schedule.request(worker, self._stopping.seconds_left)
             ends = np.cumsum(grant.blocks)
@@ -189,8 +198,9 @@ class Dealer:
 
     def stop(self) -> None:
         """Deal nothing more, and let all ranks end what they do at the next epoch."""
-        if not self._has_stopped:
-            self._has_stopped = True
+        with self._lock:
+            was_stopping, self.is_stopping = self.is_stopping, True
+        if not was_stopping:
             self._ranks.tell_to_stop()
 
     def update(self, progress: Progress) -> None:
@@ -199,9 +209,12 @@ class Dealer:
         self.look()
 
     def look(self) -> None:
-        """What rank 0 does now and then: fail if its thread has, and serve where there is none."""
+        """What rank 0 does now and then: fail if its thread has, end if it is to, and serve where
+        there is no thread."""
         if self._problem is not None:
             raise self._problem
+        if self._stopping.is_due:
+            self.stop()
         if self._thread is None:
             self._serve()
 
@@ -224,7 +237,7 @@ class Dealer:
                     self.stop()
             else:
                 self._ranks.answer(rank, self.deal(*message))
-        if self._stopping.seconds_left <= 0:
+        if self._stopping.is_due:
             self.stop()
         self.correct()
         now_s = time.monotonic()
@@ -234,6 +247,10 @@ class Dealer:
         return has_mail
 
 
-def _kind(group: Group) -> Any:
+def _epoch_s(job: Job, group: Group) -> float:
+    return job.experiments[group.experiment_id].epoch_us(len(group.repetitions)) / 1e6
+
+
+def _kind(job: Job, group: Group) -> Any:
     """Groups of one kind take the same time, so that a gang may do them side by side."""
-    return group.experiment_id, len(group.repetitions)
+    return group.experiment_id, len(group.repetitions), job.epochs_kept(group)

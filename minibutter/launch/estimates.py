@@ -30,13 +30,14 @@ class Estimates:
 
     Attributes
     ----------
-    cost_s : float64, shape (n_groups,): seconds of each group on one rank, as corrected last.
+    cost_s : float64, shape (n_groups,): seconds of each group on one rank, as corrected last, also
+        of the epochs that were kept.
     n_runs : groups that the corrections were learned from.
     """
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._first_s = np.array([job.work(group) / 1e6 for group in job.groups])
+        self._first_s = np.array([job.length(group) / 1e6 for group in job.groups])
         self.cost_s, self.n_runs = self._first_s, 0
         numbers: dict[tuple[str, bool], int] = {}
         self._classes = np.array(

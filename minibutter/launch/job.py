@@ -1,7 +1,7 @@
 """What is to do: rank 0 reads the sweep, looks for what is done, and lists what is missing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +44,7 @@ class Job:
     experiments : by id; made when they are asked for.
     groups : the runs to do, those that take longest first.
     n_done : runs that stood in the directory already.
+    kept : of runs to do that have a checkpoint, by run id: how many epochs they need not do again.
     notes : what was found and mended in the directory.
     """
 
@@ -52,6 +53,7 @@ class Job:
     experiments: Mapping[str, Experiment]
     groups: tuple[Group, ...]
     n_done: int
+    kept: Mapping[str, int]
     notes: tuple[str, ...]
 
     @property
@@ -65,13 +67,24 @@ class Job:
         return sum(self.work(group) for group in self.groups)
 
     def work(self, group: Group, n_epochs: int | None = None) -> float:
-        """Predicted cost of a group, or of its first epochs, in microseconds of a rank.
-
-        What cannot be run is free.
+        """Predicted cost of a group, or of what it does up to some epoch, in microseconds of a
+        rank. What was kept of it costs nothing, and what cannot be run is free.
         """
         planned = self.experiments[group.experiment_id]
         epochs = planned.spec.epochs if n_epochs is None else n_epochs
-        return epochs * planned.epoch_us(len(group.repetitions))
+        to_do = max(epochs - self.epochs_kept(group), 0)
+        return to_do * planned.epoch_us(len(group.repetitions))
+
+    def length(self, group: Group) -> float:
+        """Predicted cost of all epochs of a group, in microseconds of a rank, also of those that
+        were kept: by this order what was begun goes on before its equals are begun."""
+        planned = self.experiments[group.experiment_id]
+        return planned.spec.epochs * planned.epoch_us(len(group.repetitions))
+
+    def epochs_kept(self, group: Group) -> int:
+        """Epochs that no repetition of a group needs to do again."""
+        run_ids = (identity.run_id(group.experiment_id, number) for number in group.repetitions)
+        return min(self.kept.get(run_id, 0) for run_id in run_ids)
 
 
 def prepare_job(
@@ -114,6 +127,7 @@ def prepare_job(
     notes += plan.notes
     notes += store.recover(out)
     finished, _ = store.finished_runs(out)
+    kept = store.kept_epochs(out)
     experiments = plan.by_id
     pending = {
         key: [r for r in range(count) if not _is_done(experiments[key], r, finished)]
@@ -125,11 +139,18 @@ def prepare_job(
         experiments=experiments,
         groups=tuple(Group(key, (r,)) for key, missing in pending.items() for r in missing),
         n_done=int(plan.repetitions.sum()) - sum(map(len, pending.values())),
+        kept={run_id: kept[run_id] for run_id in _run_ids(pending) if run_id in kept},
         notes=tuple(notes),
     )
     groups = _pack(job, pending, n_ranks, lanes, gang_size)
     # Python's sort is stable: groups of equal cost keep the order of the file.
-    return replace(job, groups=tuple(sorted(groups, key=job.work, reverse=True)))
+    return replace(job, groups=tuple(sorted(groups, key=job.length, reverse=True)))
+
+
+def _run_ids(pending: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """Of repetitions of experiments."""
+    for key, missing in pending.items():
+        yield from (identity.run_id(key, repetition) for repetition in missing)
 
 
 def read_lanes(lanes: int | str) -> int | None:
@@ -165,7 +186,11 @@ def _pack(
         size = group_size(
             experiment, experiment.spec.batch_size, len(missing), max(ranks, gang_size), lanes
         )
-        groups += _cut(key, missing, size, gang_size)
+        # Repetitions that are not equally far cannot be packed.
+        kept = {number: job.epochs_kept(Group(key, (number,))) for number in missing}
+        for epochs in sorted(set(kept.values()), reverse=True):
+            equals = [number for number in missing if kept[number] == epochs]
+            groups += _cut(key, equals, size, gang_size)
     return groups
 
 

@@ -10,8 +10,10 @@ from minibutter.experiments import read_sweep
 from minibutter.launch.job import AUTO, MAX_LANES, Job
 from minibutter.launch.node import ENERGY_MODES, IDLE_S
 from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
+from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow
 from minibutter.launch.sweep import EXIT_REFUSED, Outcome, run_sweep
 from minibutter.sweeps import QUICKSTART
+from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
 
 class PlainReporter:
@@ -39,8 +41,9 @@ class PlainReporter:
         )
 
     def end(self, outcome: Outcome) -> None:
-        _say("")
-        _say(report.plain_text(report.results_table(outcome.experiments)))
+        if outcome.experiments is not None:
+            _say("")
+            _say(report.plain_text(report.results_table(outcome.experiments)))
         for line in closing_lines(outcome):
             _say(line)
 
@@ -59,6 +62,8 @@ def opening_lines(job: Job, n_ranks: int) -> list[str]:
     """What is about to happen."""
     ranks = "1 rank" if n_ranks == 1 else f"{n_ranks} ranks"
     found = f", {job.n_done} already done" if job.n_done else ""
+    if job.kept:
+        found += f", {len(job.kept)} go on from a checkpoint"
     lines = [
         f"{job.name}: {len(job.pending)} runs of {len(job.experiments)} experiments to do{found}; "
         f"{ranks}; results in {job.out}",
@@ -84,6 +89,13 @@ def closing_lines(outcome: Outcome) -> list[str]:
         "",
         f"{outcome.n_runs} runs in {report.duration_text(outcome.duration_s)}"
         + (f", {outcome.job.n_done} were done before" if outcome.job.n_done else ""),
+    ]
+    if outcome.is_cut_short:
+        n_left = len(outcome.job.pending) - outcome.n_runs
+        lines.append(f"ended early: {n_left} runs are left; the same command goes on from here")
+    if outcome.runs is None:
+        return lines + outcome.notes
+    lines += [
         report.energy_text(outcome.runs),
         *outcome.notes,
         *(report.account_text(account.columns()) for account in outcome.accounts),
@@ -106,7 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
     """`mpirun -n N python mpi_run.py [SWEEP] [--out DIR] [--data-dir DIR] [--lanes N] ...`.
 
     Returns the exit code. 0: all runs done; 2: the sweep was refused; 3: done, but some runs
-    failed. A bug ends all ranks with 1 and the traceback of the rank that it struck.
+    failed; 75: ended early, for want of time or at a signal: start it again. A bug ends all ranks
+    with 1 and the traceback of the rank that it struck.
     """
     parser = argparse.ArgumentParser(
         prog="mpi_run.py", description="Train a sweep on all ranks; rerunning it continues it."
@@ -174,4 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr, flush=True)
         return EXIT_INTERRUPTED
+    except StopNow as cause:
+        print(f"{cause}: {LEFT_AT_ONCE}", file=sys.stderr, flush=True)
+        return EXIT_TIME_IS_UP
     return outcome if isinstance(outcome, int) else outcome.exit_code

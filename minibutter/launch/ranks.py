@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from minibutter.energy.environment import read_boot_id
+from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow
+from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
 NAP_S = 0.02
 """Pause between two looks at the mailbox."""
@@ -248,6 +250,8 @@ class Team:
         """Say what happened where, and stop every rank: the others would wait for ever."""
         if isinstance(cause, KeyboardInterrupt):
             code, message = EXIT_INTERRUPTED, INTERRUPTED if self.rank == 0 else ""
+        elif isinstance(cause, StopNow):
+            code, message = EXIT_TIME_IS_UP, f"rank {self.rank}: {cause}: {LEFT_AT_ONCE}"
         else:
             lines = "".join(traceback.format_exception(cause))
             code, message = EXIT_BUG, f"rank {self.rank} of {self.size} failed:\n{lines}"

@@ -2,23 +2,33 @@
 
 SIGUSR1, which batch systems send some time before the end, and SIGTERM ask for an end in good
 order: nothing new is begun, what is being trained is written down at the next epoch, and the exit
-code is 75, "start it again". A second signal ends at once.
+code is 75, "start it again". A second signal ends at once, with 75 too; it costs what was trained
+since the last checkpoint.
 """
 
 import math
 import os
 import signal
+import socket
+import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import FrameType
 
-from minibutter.sweeps.timelimit import TimeLimit, find_time_limit
+from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP, TimeLimit, find_time_limit
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 GRACE_S = 60.0
 """Left for closing the files, of a limit of ten minutes or more; of shorter ones a tenth."""
+
+PATIENCE_S = 2.0
+"""After a second signal, for a main thread that is in the middle of a long epoch: Python tells it
+of signals only behind that."""
+
+LEFT_AT_ONCE = "left at once; the same command goes on from the last checkpoints"
 
 
 class StopNow(BaseException):
@@ -42,6 +52,7 @@ class Stopping(AbstractContextManager):
         self._end_s = time.monotonic() + seconds_for_work(left_s)
         self.is_asked = False
         self._before: dict[int, object] = {}
+        self._is_over = threading.Event()
 
     @property
     def seconds_left(self) -> float:
@@ -51,14 +62,29 @@ class Stopping(AbstractContextManager):
     @property
     def is_due(self) -> bool:
         """Whether to end: a signal has come, or time is up."""
-        return self.is_asked or self.seconds_left <= 0
+        return self.is_due_within(0.0)
+
+    def is_due_within(self, seconds: float) -> bool:
+        """Whether to end sooner than in so many seconds, as far as that is known."""
+        return self.is_asked or self.seconds_left <= seconds
 
     def __enter__(self) -> "Stopping":
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._hear)
+        # What the system writes to, whatever the main thread does, and a thread reads.
+        self._pipe = socket.socketpair()
+        self._pipe[1].setblocking(False)
+        self._before_fd = signal.set_wakeup_fd(self._pipe[1].fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._is_over.set()
+        signal.set_wakeup_fd(self._before_fd)
+        self._pipe[1].close()
+        self._thread.join()
+        self._pipe[0].close()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -66,6 +92,15 @@ class Stopping(AbstractContextManager):
         if self.is_asked:
             raise StopNow(f"{signal.Signals(number).name} came twice")
         self.is_asked = True
+
+    def _listen(self) -> None:
+        """End the process where the main thread does not hear a second signal."""
+        n_heard = 0
+        while heard := self._pipe[0].recv(1):
+            n_heard += heard[0] in SIGNALS
+            if n_heard == 2 and not self._is_over.wait(PATIENCE_S):
+                print(LEFT_AT_ONCE, file=sys.stderr, flush=True)
+                os._exit(EXIT_TIME_IS_UP)
 
 
 def seconds_for_work(left_s: float) -> float:

@@ -1,7 +1,8 @@
 """Doing a sweep: every rank trains its share, rank 0 watches, sums up and says how it ended."""
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,8 @@ class Outcome:
     job : what was to do.
     n_runs, n_failed, n_diverged : of this call, over all ranks.
     duration_s : wall-clock time of this call.
-    experiments, runs : the summary and the `runs` table of the whole directory.
+    experiments, runs : the summary and the `runs` table of the whole directory; None where no run
+        of it has ended yet.
     accounts : what became of the energy of every node, where ranks shared it.
     notes : what people should know about that.
     is_cut_short : whether time was up, or a signal came, before all was done.
@@ -51,8 +53,8 @@ class Outcome:
     n_failed: int
     n_diverged: int
     duration_s: float
-    experiments: pd.DataFrame = field(repr=False)
-    runs: pd.DataFrame = field(repr=False)
+    experiments: pd.DataFrame | None = field(repr=False)
+    runs: pd.DataFrame | None = field(repr=False)
     accounts: list[NodeAccount]
     notes: list[str]
     is_cut_short: bool
@@ -62,7 +64,8 @@ class Outcome:
         """75 when it is to be started again, 3 when a run of the directory has failed, or 0."""
         if self.is_cut_short:
             return EXIT_TIME_IS_UP
-        return EXIT_FAILED_RUNS if (self.runs["status"] == "failed").any() else EXIT_DONE
+        has_failed = self.runs is not None and (self.runs["status"] == "failed").any()
+        return EXIT_FAILED_RUNS if has_failed else EXIT_DONE
 
 
 class Reporter(Protocol):
@@ -183,7 +186,8 @@ def _run_sweep(
     accounts = [account for account, _ in told if account is not None]
     notes = list(dict.fromkeys(note for _, notes in told for note in notes))
     store.write_accounts(job.out, [account.columns() for account in accounts])
-    experiments, _ = store.write_summary(job.out)
+    has_results = bool(store.finished_runs(job.out)[0])
+    experiments = store.write_summary(job.out)[0] if has_results else None
     outcome = Outcome(
         job=job,
         n_runs=sum(progress.n_runs for progress in newest),
@@ -191,7 +195,7 @@ def _run_sweep(
         n_diverged=sum(progress.n_diverged for progress in newest),
         duration_s=time.perf_counter() - started_s,
         experiments=experiments,
-        runs=store.read_runs(job.out),
+        runs=store.read_runs(job.out) if has_results else None,
         accounts=accounts,
         notes=notes,
         is_cut_short=sum(progress.n_runs for progress in newest) < len(job.pending),
@@ -251,9 +255,10 @@ class _Tracker:
             self._pass_on(self.progress)
 
     def on_group(self, group: Group, results: list[RunResult]) -> None:
-        """The runs of a group are over, one way or another."""
-        self._finished_work += self._job.work(group)
-        self.progress.work = self._finished_work
+        """The runs of a group are over, one way or another; those that were interrupted are not."""
+        if len(results) == len(group.repetitions):
+            self._finished_work += self._job.work(group)
+            self.progress.work = self._finished_work
         self.progress.n_runs += len(results)
         self.progress.n_failed += sum(result.run["status"] == "failed" for result in results)
         self.progress.n_diverged += sum(bool(result.run["diverged"]) for result in results)
@@ -295,14 +300,13 @@ class _Desk:
         self._worker, self._ranks = worker, ranks
         self._stopping, self._dealer = stopping, dealer
         self._measured_s: list[float] = []
+        self._newest = Progress(ranks.rank)
 
     def ask(self, n_done: int) -> Deal:
         """The next groups, once so many of the last ones are done."""
         measured_s, self._measured_s = self._measured_s, []
         if self._dealer is None:
             return self._ranks.ask((self._worker, n_done, measured_s))
-        if self._stopping.is_due:
-            self._dealer.stop()
         return self._dealer.deal(self._worker, n_done, measured_s)
 
     def note(self, seconds: float) -> None:
@@ -311,23 +315,29 @@ class _Desk:
 
     def report(self, progress: Progress) -> None:
         """Say how far this rank is."""
+        self._newest = progress
         progress.is_asked_to_stop = self._stopping.is_asked
         if self._dealer is None:
             self._ranks.send_progress(progress)
-            return
-        if self._stopping.is_due:
-            self._dealer.stop()
-        self._dealer.update(progress)
+        else:
+            self._dealer.update(progress)
 
-    def should_stop(self) -> bool:
-        """Whether to end at this epoch; asked between any two."""
-        return self._stopping.is_due or self._ranks.is_told_to_stop()
+    def should_stop(self, epoch_s: float = 0.0) -> bool:
+        """Whether to end here, before something that takes so many seconds; asked between any two
+        epochs. A signal that only this rank has heard is passed on at once."""
+        if self._dealer is not None:
+            self._dealer.look()
+            return self._dealer.is_stopping or self._stopping.is_due_within(epoch_s)
+        if self._stopping.is_asked and not self._newest.is_asked_to_stop:
+            self.report(self._newest)
+        return self._stopping.is_due_within(epoch_s) or self._ranks.is_told_to_stop()
 
 
 def _work_through(
     desk: _Desk, job: Job, ranks: Alone | Team, node: Node, data_dir: Path | None
 ) -> None:
-    """Train this rank's part of what its gang is dealt, until there is nothing more."""
+    """Train this rank's part of what its gang is dealt, until there is nothing more, or it is to
+    end: what it trains then is kept for the next start."""
     with (
         # One rank is one core; BLAS is loaded by now, with the kernels.
         threadpool_limits(1),
@@ -347,25 +357,37 @@ def _work_through(
                 n_ranks=ranks.size,
                 on_ready=on_ready,
                 on_epoch=partial(tracker.on_epoch, group),
+                checkpoint_dir=job.out,
+                should_stop=desk.should_stop,
+                on_note=partial(_print_note, ranks.rank),
             )
 
-        n_done = 0
-        while blocks := _next_blocks(desk, node, n_done):
-            n_done = sum(map(len, blocks))
-            for block in blocks:
-                group = block[node.gang.rank] if node.gang.rank < len(block) else None
-                results = node.train(
-                    None if group is None else partial(train, group), tracker.on_waiting
-                )
-                for result in results:
-                    writer.add(result.run, result.epochs)
-                if group is not None:
-                    tracker.on_group(group, results)
-                    epochs = job.experiments[group.experiment_id].spec.epochs
-                    desk.note(measured_s([result.run for result in results], epochs))
+        for block in _blocks(desk, node):
+            group = block[node.gang.rank] if node.gang.rank < len(block) else None
+            results = node.train(
+                None if group is None else partial(train, group), tracker.on_waiting
+            )
+            over = [result for result in results if not result.is_interrupted]
+            for result in over:
+                writer.add(result.run, result.epochs)
+            if group is not None:
+                tracker.on_group(group, over)
+                epochs = job.experiments[group.experiment_id].spec.epochs
+                desk.note(measured_s([result.run for result in over], epochs))
     tracker.on_end()
 
 
-def _next_blocks(desk: _Desk, node: Node, n_done: int) -> tuple[tuple[Group, ...], ...]:
-    """What the first rank of the gang is dealt, on all of its ranks."""
-    return node.gang.meet(desk.ask(n_done).blocks if node.gang.rank == 0 else ())[0]
+def _blocks(desk: _Desk, node: Node) -> Iterator[tuple[Group, ...]]:
+    """What the first rank of the gang is dealt, on all of its ranks, until there is nothing more or
+    one of them is to end."""
+    n_done = 0
+    while blocks := node.gang.meet(desk.ask(n_done).blocks if node.gang.rank == 0 else ())[0]:
+        for block in blocks:
+            if any(node.gang.meet(desk.should_stop())):
+                return
+            yield block
+        n_done = sum(map(len, blocks))
+
+
+def _print_note(rank: int, note: str) -> None:
+    print(f"rank {rank}: {note}", file=sys.stderr, flush=True)
