@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minibutter.store.generations import turn
 from minibutter.store.manifest import replace_file
 
 ACCOUNTS = "node_energy.jsonl"
@@ -24,9 +25,10 @@ def write_accounts(directory: Path, accounts: Sequence[Mapping[str, Any]]) -> No
     if not accounts:
         return
     path = directory / ACCOUNTS
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = [json.dumps(account, allow_nan=False) + "\n" for account in accounts]
-    replace_file(path, before + "".join(lines))
+    with turn(directory):
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        replace_file(path, before + "".join(lines))
 
 
 def read_accounts(directory: Path) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ TABLES = ("epochs", "runs")
 """In the order in which a shard's files become visible."""
 
 _LOCK, _EXCHANGE, _PLAN, _MARK = ".lock", ".exchange", "plan.json", ".new"
+_TURN = ".turn.lock"
 _STAGE = re.compile(r"\.staging-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]+")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -65,9 +66,19 @@ def shared_lock(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _lock_file(directory: Path) -> Iterator[int | None]:
+def turn(directory: Path) -> Iterator[None]:
+    """What one process at a time does to files that all of them replace: jobs that share a
+    directory may end at the same moment. Where nobody can lock, nothing is held."""
+    with _lock_file(directory, _TURN) as descriptor:
+        if descriptor is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _lock_file(directory: Path, name: str = _LOCK) -> Iterator[int | None]:
     try:
-        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(directory / name, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise

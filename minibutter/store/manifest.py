@@ -49,8 +49,11 @@ def open_directory(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         stored = read_manifest(directory)
-        if stored is None:
-            _refuse_others(directory)
+        if stored is None and (others := _others(directory)):
+            # Another process may have opened it since.
+            stored = read_manifest(directory)
+            if stored is None:
+                _refuse(directory, others)
         messages = [] if stored is None else _continue(directory, stored, name, requested)
         known = {} if stored is None else stored["requested"]
         # The manifest goes first: a kill after it leaves a directory that the sweep still owns.
@@ -102,15 +105,17 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _refuse_others(directory: Path) -> None:
+def _others(directory: Path) -> list[str]:
     # Hidden files are not somebody's results: folders of some systems are born with them.
-    others = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
-    if others:
-        listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        raise StoreError(
-            f"{directory} holds other files ({listed}) "
-            f"and no {MANIFEST}; choose a new directory (--out), or bring its {MANIFEST} back"
-        )
+    return sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
+
+
+def _refuse(directory: Path, others: list[str]) -> None:
+    listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    raise StoreError(
+        f"{directory} holds other files ({listed}) "
+        f"and no {MANIFEST}; choose a new directory (--out), or bring its {MANIFEST} back"
+    )
 
 
 def _damaged(path: Path, why: str) -> str:
@@ -151,4 +156,5 @@ def replace_file(path: Path, text: str) -> None:
 def _try_writing(folder: Path) -> None:
     probe = folder / f".probe.{os.getpid()}.tmp"
     probe.touch()
-    probe.unlink()
+    # A process of the same number, on another machine, may have been faster.
+    probe.unlink(missing_ok=True)

@@ -104,6 +104,8 @@ def _set_faulty_pairs_aside(directory: Path) -> list[str]:
             read_pair(shard.closed("runs"), shard.closed("epochs"), ["run_id"])
         except UnreadableShard as fault:
             files = [path for path in map(shard.closed, SCHEMAS) if path.exists()]
+            if not files:
+                continue  # Its writer lives, and has taken back what its disk refused.
             messages.append(_quarantine(directory, files, f"{fault}; {_AGAIN}"))
     return messages
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from minibutter.store.files import StoreError, remedy, replacing
+from minibutter.store.generations import turn
 from minibutter.store.parquet import SCHEMAS
 from minibutter.store.schema import RUNS_SCHEMA
 from minibutter.store.shards import Shard, visible_shards
@@ -84,14 +85,16 @@ def write_summary(directory: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         If nothing is stored there, or the summary cannot be written.
     """
     directory = Path(directory)
-    while (frames := _write_summary(directory)) is None:
-        pass  # Files were replaced while they were read: other names, the same runs.
+    require_results(directory)
+    # Whoever is the last to have this has looked for shards when all others had closed theirs.
+    with turn(directory):
+        while (frames := _write_summary(directory)) is None:
+            pass  # Files were replaced while they were read: other names, the same runs.
     return frames
 
 
 def _write_summary(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """None if a shard was replaced between the listing and the reading."""
-    require_results(directory)
     shards = visible_shards(directory)
     # Before a shard is read: a file that changes in between counts as changed the next time.
     files = {shard.name: _files(shard) for shard in shards}

@@ -142,6 +142,31 @@ def test_kill_while_the_manifest_is_replaced_leaves_the_old_one(tmp_path, monkey
     assert not list(tmp_path.glob(".sweep*"))
 
 
+def test_another_process_may_open_the_directory_at_the_same_moment(tmp_path, monkeypatch):
+    """Between the question whether there is a manifest, and what else there is."""
+    iterdir, asked = Path.iterdir, {"b": 2}
+
+    def list_late(folder):
+        monkeypatch.setattr(Path, "iterdir", iterdir)
+        open_directory(tmp_path, "s", asked, {})
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", list_late)
+    (message,) = open_directory(tmp_path, "s", asked, {})
+    assert "continues the sweep 's'" in message
+
+
+def test_a_process_of_the_same_number_on_another_machine_disturbs_nobody(tmp_path, monkeypatch):
+    touch = Path.touch
+
+    def touch_and_lose(path, **options):
+        touch(path, **options)
+        path.unlink()
+
+    monkeypatch.setattr(Path, "touch", touch_and_lose)
+    assert open_directory(tmp_path, "s", {"b": 2}, {}) == []
+
+
 def test_fewer_repetitions_ask_for_nothing_and_take_nothing_away(tmp_path):
     open_directory(tmp_path, "s", {"e0": 3, "e1": 2}, DOCUMENT)
     messages = open_directory(tmp_path, "s", {"e0": 1, "e1": 2, "e2": 4}, DOCUMENT)

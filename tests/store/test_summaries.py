@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 
 import numpy as np
 import pandas as pd
@@ -358,3 +359,29 @@ def test_many_epochs_are_summarised_in_parts(tmp_path, add, monkeypatch):
     monkeypatch.setattr(summaries, "_MAX_EPOCHS", 4)
     for frame, whole in zip(write_summary(tmp_path), expected, strict=True):
         pd.testing.assert_frame_equal(frame, whole, check_exact=True)
+
+
+def test_summaries_that_are_made_at_the_same_time_are_made_one_after_the_other(
+    tmp_path, add, monkeypatch
+):
+    """A job that ends while another summarises waits, and then has the shards of both."""
+    add("e0-0")
+    write, ended = summaries._write, []
+
+    def end_another_job(directory, tables, rows):
+        monkeypatch.setattr(summaries, "_write", write)
+        add("e1-0")
+        other = threading.Thread(target=lambda: ended.append(write_summary(tmp_path)))
+        other.start()
+        other.join(0.2)
+        assert not ended
+        write(directory, tables, rows)
+        threads.append(other)
+
+    threads = []
+    monkeypatch.setattr(summaries, "_write", end_another_job)
+    experiments, _ = write_summary(tmp_path)
+    assert len(experiments) == 1
+    threads[0].join(20)
+    stored = pd.read_parquet(tmp_path / "summary" / "experiments.parquet")
+    assert stored["experiment_id"].tolist() == ["e0", "e1"]
