@@ -51,6 +51,65 @@ def test_what_is_done_is_not_pending(sweep, tmp_path, capsys):
     assert {repetition for _, repetition in job.pending} == {2}
 
 
+def test_a_shard_is_a_part_of_what_is_to_do(sweep, tmp_path, capsys):
+    parts = [launch.prepare_job(sweep, tmp_path, None, shard=f"{i}/3") for i in (1, 2, 3)]
+    assert sorted(sum((job.pending for job in parts), ())) == sorted(
+        launch.prepare_job(sweep, tmp_path, None).pending
+    )
+    assert all("of 4 runs" in job.notes[-1] for job in parts)
+    done = launch.run_sweep(
+        lambda: sweep, reporter=launch.PlainReporter(), out=tmp_path, shard="1/2"
+    )
+    assert (done.n_runs, done.exit_code) == (2, 0)
+    again = launch.prepare_job(sweep, tmp_path, None, shard="1/2")
+    assert (again.n_done, again.pending) == (2, ())
+    with pytest.raises(SweepError, match="shard = '3/2'"):
+        launch.prepare_job(sweep, tmp_path, None, shard="3/2")
+
+
+def test_a_shard_that_has_no_run_is_done(sweep, tmp_path, capsys):
+    asked = launch.prepare_job(sweep, tmp_path, None).pending
+    used = {(int(key, 16) + repetition) % 1000 for key, repetition in asked}
+    empty = next(number for number in range(1000) if number not in used)
+    done = launch.run_sweep(
+        lambda: sweep, reporter=launch.PlainReporter(), out=tmp_path, shard=f"{empty}/1000"
+    )
+    assert (done.n_runs, done.runs, done.exit_code) == (0, None, 0)
+    assert "0 runs in" in capsys.readouterr().out
+
+
+def test_what_was_begun_goes_on_before_its_equals_and_with_those_that_are_as_far(tmp_path):
+    sweep = parse_sweep(NARROW | {"epochs": 6}, "s.toml")
+    job = launch.prepare_job(sweep, tmp_path, None, lanes=16)
+    experiment = job.experiments[job.groups[0].experiment_id]
+    assert [group.repetitions for group in job.groups] == [(0, 1, 2, 3, 4)] * 2
+    for repetitions, n_epochs in (([1, 3], 2), ([3], 1)):
+        with open_meter() as meter:
+            asked = iter(range(100))
+            runs.execute_group(
+                experiment,
+                repetitions,
+                meter=meter,
+                provenance=read_provenance(),
+                sweep="narrow",
+                checkpoint_dir=tmp_path,
+                checkpoint_s=0.0,
+                should_stop=lambda _, n=n_epochs, asked=asked: next(asked) >= n,
+            )
+    again = launch.prepare_job(sweep, tmp_path, None, lanes=16)
+    mine = [group for group in again.groups if group.experiment_id == experiment.experiment_id]
+    assert [group.repetitions for group in mine] == [(0, 2, 4), (3,), (1,)]
+    assert {group.repetitions: again.epochs_kept(group) for group in mine} == {
+        (3,): 3,
+        (1,): 2,
+        (0, 2, 4): 0,
+    }
+    furthest = next(group for group in mine if group.repetitions == (3,))
+    assert again.work(furthest) == pytest.approx(again.length(furthest) * 3 / 6)
+    assert again.work(furthest, 4) == pytest.approx(again.length(furthest) / 6)
+    assert again.work(furthest, 1) == 0.0  # a checkpoint that could not be used
+
+
 def test_no_launcher_means_one_rank_without_mpi(monkeypatch):
     for variable in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"):
         monkeypatch.delenv(variable, raising=False)

@@ -67,6 +67,14 @@ TimeLimit = Annotated[
         "or PBS.",
     ),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/K",
+        help="Only part I of K of the runs, from 0 or from 1: for job arrays, "
+        "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT. All may share a directory.",
+    ),
+]
 Target = Annotated[str | None, typer.Option(help="Target column of a local file.")]
 Task = Annotated[str | None, typer.Option(help="regression or classification, for a local file.")]
 

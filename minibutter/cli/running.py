@@ -25,6 +25,7 @@ def run_and_show(
     idle_s: float,
     time_limit: str | None,
     as_json: bool,
+    shard: str | None = None,
 ) -> None:
     """Do what is missing of a sweep, show how it goes, and end with its exit code."""
     for_people = Bar if sys.stdout.isatty() else launch.PlainReporter
@@ -39,6 +40,7 @@ def run_and_show(
             energy=energy,
             idle_s=idle_s,
             time_limit=time_limit,
+            shard=shard,
         )
     except KeyboardInterrupt:
         print(launch.INTERRUPTED, file=sys.stderr)

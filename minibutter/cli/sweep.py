@@ -16,6 +16,7 @@ from minibutter.cli.options import (
     Limit,
     Out,
     Set,
+    Shard,
     SweepSource,
     TimeLimit,
 )
@@ -44,6 +45,7 @@ def run(
     energy: Energy = "auto",
     idle_seconds: IdleSeconds = 10.0,
     time_limit: TimeLimit = None,
+    shard: Shard = None,
     as_json: Json = False,
 ) -> None:
     """Do all runs of a sweep that are not done yet; `mpirun -n N` spreads them over ranks.
@@ -63,6 +65,7 @@ def run(
         idle_seconds,
         time_limit,
         as_json,
+        shard,
     )
 
 

@@ -16,6 +16,7 @@ from minibutter.nn import cost
 from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.network import DTYPES
 from minibutter.sweeps import identity
+from minibutter.sweeps.sharding import read_shard
 from minibutter.sweeps.spec import Sweep, SweepError
 
 MAX_STACKED_BYTES = 2**30
@@ -94,6 +95,7 @@ def prepare_job(
     n_ranks: int = 1,
     lanes: int | str = AUTO,
     gang_size: int = 1,
+    shard: str | None = None,
 ) -> Job:
     """Decide what is to do: plan, make sure that the data are there, look for finished runs.
 
@@ -106,13 +108,16 @@ def prepare_job(
     lanes : repetitions to train together where they can be packed, 1 to 16, or "auto": where the
         estimate of `nn.cost` says that it pays.
     gang_size : ranks that train repetitions of the same experiment at the same time.
+    shard : only a part of the runs, see `sweeps.sharding.read_shard`; others do the rest, in the
+        same directory, perhaps at this moment.
 
     Raises
     ------
     SweepError, DatasetError, StoreError
-        If the sweep, its data or its directory cannot be used, or `lanes` mean nothing.
+        If the sweep, its data or its directory cannot be used, or `lanes` or `shard` mean nothing.
     """
     lanes = read_lanes(lanes)
+    part = read_shard("0/1" if shard is None else shard)
     out = Path("results") / sweep.name if out is None else out
     plan = plan_experiments(sweep, data_dir, calibration.machine_cost_model())
     for reference in plan.values()["dataset"]:
@@ -129,16 +134,23 @@ def prepare_job(
     finished, _ = store.finished_runs(out)
     kept = store.kept_epochs(out)
     experiments = plan.by_id
-    pending = {
-        key: [r for r in range(count) if not _is_done(experiments[key], r, finished)]
+    asked = {
+        key: [r for r in range(count) if part.has(key, r)]
         for key, count in zip(plan.experiment_ids, plan.repetitions.tolist(), strict=True)
+    }
+    n_asked = sum(map(len, asked.values()))
+    if shard is not None:
+        notes.append(f"shard {part}: {n_asked} of {plan.repetitions.sum()} runs")
+    pending = {
+        key: [r for r in repetitions if not _is_done(experiments[key], r, finished)]
+        for key, repetitions in asked.items()
     }
     job = Job(
         name=sweep.name,
         out=out,
         experiments=experiments,
         groups=tuple(Group(key, (r,)) for key, missing in pending.items() for r in missing),
-        n_done=int(plan.repetitions.sum()) - sum(map(len, pending.values())),
+        n_done=n_asked - sum(map(len, pending.values())),
         kept={run_id: kept[run_id] for run_id in _run_ids(pending) if run_id in kept},
         notes=tuple(notes),
     )

@@ -161,6 +161,12 @@ def main(arguments: list[str] | None = None) -> int:
         "or PBS",
     )
     parser.add_argument(
+        "--shard",
+        metavar="I/K",
+        help="only part I of K of the runs, from 0 or from 1: for job arrays, "
+        "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT; all may share a directory",
+    )
+    parser.add_argument(
         "--lanes",
         default=AUTO,
         help=f"repetitions to train together: 1 to {MAX_LANES}, or {AUTO}, which packs where it "
@@ -179,6 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
             energy=options.energy,
             idle_s=options.idle_seconds,
             time_limit=options.time_limit,
+            shard=options.shard,
         )
     except LaunchRefused as refusal:
         if str(refusal):

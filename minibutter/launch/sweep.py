@@ -95,6 +95,7 @@ def run_sweep(
     energy: str = AUTO,
     idle_s: float = IDLE_S,
     time_limit: str | None = None,
+    shard: str | None = None,
 ) -> Outcome | int:
     """Do what is missing of a sweep, on all ranks of this launch.
 
@@ -109,6 +110,7 @@ def run_sweep(
         either, but joules and seconds.
     idle_s : seconds of sleep before and after, for the idle power.
     time_limit : end in good order before: a duration such as 2h, or auto; see `sweeps.timelimit`.
+    shard : only a part of the runs, such as 2/4; see `sweeps.sharding`.
 
     Returns
     -------
@@ -126,7 +128,9 @@ def run_sweep(
         raise LaunchRefused(str(error) if ranks.rank == 0 else "") from None
     try:
         with Stopping(limit) as stopping, Node(ranks, energy, idle_s) as node:
-            return _run_sweep(ranks, node, stopping, read_sweep, reporter, out, data_dir, lanes)
+            return _run_sweep(
+                ranks, node, stopping, read_sweep, reporter, out, data_dir, lanes, shard
+            )
     except LaunchRefused:
         raise
     except BaseException as cause:
@@ -143,13 +147,16 @@ def _run_sweep(
     out: Path | None,
     data_dir: Path | None,
     lanes: int | str,
+    shard: str | None,
 ) -> Outcome | int:
     started_s = time.perf_counter()
     worker, widths = _find_workers(ranks, node)
     decision: Job | LaunchRefused | None = None
     if ranks.rank == 0:
         try:
-            decision = prepare_job(read_sweep(), out, data_dir, ranks.size, lanes, min(widths))
+            decision = prepare_job(
+                read_sweep(), out, data_dir, ranks.size, lanes, min(widths), shard
+            )
         except (SweepError, DatasetError, store.StoreError) as error:
             decision = LaunchRefused(str(error))
     job = ranks.broadcast(decision)
