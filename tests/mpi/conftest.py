@@ -1,5 +1,6 @@
 """Starting sweeps as a user would: as processes, with and without mpirun."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from minibutter import store
+from minibutter.store.schema import columns_of_kind
 
 TIMEOUT_S = 240
 
@@ -32,8 +34,10 @@ class Launcher:
         python = [sys.executable, *map(str, arguments)]
         return python if n_ranks is None else [self.mpirun, "-n", str(n_ranks), *python]
 
-    def run(self, n_ranks: int | None, *arguments: object) -> subprocess.CompletedProcess:
-        """Run to the end; stdout and stderr as text."""
+    def run(
+        self, n_ranks: int | None, *arguments: object, **variables: str
+    ) -> subprocess.CompletedProcess:
+        """Run to the end, with more variables in the environment; stdout and stderr as text."""
         return subprocess.run(
             self.command(n_ranks, *arguments),
             cwd=self.folder,
@@ -41,9 +45,10 @@ class Launcher:
             text=True,
             timeout=TIMEOUT_S,
             stdin=subprocess.DEVNULL,
+            env=os.environ | variables,
         )
 
-    def start(self, n_ranks: int | None, *arguments: object) -> subprocess.Popen:
+    def start(self, n_ranks: int | None, *arguments: object, **variables: str) -> subprocess.Popen:
         """Start and return at once, for a test that kills."""
         return subprocess.Popen(
             self.command(n_ranks, *arguments),
@@ -52,6 +57,7 @@ class Launcher:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
+            env=os.environ | variables,
         )
 
     def epochs_as_bits(self, out: Path) -> pd.DataFrame:
@@ -61,6 +67,12 @@ class Launcher:
         for name in table.select_dtypes("float32"):
             table[name] = table[name].to_numpy().view("uint32")
         return table
+
+    def runs_as_bits(self, out: Path) -> pd.DataFrame:
+        """What a run is and what was computed of it, as pandas reads it."""
+        kinds = ("identity", "computed")
+        columns = [name for kind in kinds for name in columns_of_kind(store.RUNS_SCHEMA, kind)]
+        return pd.read_parquet(out / "runs").sort_values("run_id", ignore_index=True)[columns]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from minibutter import store
-from tests.mpi.killing import kill_family
 
 pytestmark = pytest.mark.mpi
 
@@ -58,30 +57,6 @@ def test_a_rank_that_raises_ends_the_whole_job_with_its_traceback(launcher, swee
     assert time.monotonic() - started_s < 120
 
 
-def test_a_killed_job_started_again_finishes_with_the_same_rows(launcher, sweep_file):
-    undisturbed, killed = launcher.folder / "undisturbed", launcher.folder / "killed"
-    assert launcher.run(2, launcher.mpi_run, sweep_file, "--out", undisturbed).returncode == 0
-    script = launcher.scripts / "prompt_shards.py"
-    for shards_before_the_kill in (1, 5):
-        job = launcher.start(2, script, sweep_file, "--lanes", 1, "--out", killed)
-        deadline_s = time.monotonic() + 120
-        while len(list(killed.glob("runs/*.parquet"))) < shards_before_the_kill:
-            assert time.monotonic() < deadline_s, "the job closed no shard in two minutes"
-            assert job.poll() is None, "the job ended before it could be killed"
-            time.sleep(0.02)
-        kill_family(job.pid)
-        job.communicate(timeout=30)
-    n_survived = len(pd.read_parquet(killed / "runs"))
-    assert 5 <= n_survived < 12
-    again = launcher.run(2, launcher.mpi_run, sweep_file, "--out", killed)
-    assert again.returncode == 0, again.stderr
-    assert f"{n_survived} already done" in again.stdout
-    pd.testing.assert_frame_equal(
-        launcher.epochs_as_bits(killed), launcher.epochs_as_bits(undisturbed), check_exact=True
-    )
-    assert pd.read_parquet(killed / "runs")["run_id"].is_unique
-
-
 def test_a_job_that_is_compacted_and_read_while_it_runs_ends_with_the_same_rows(
     launcher, sweep_file
 ):
@@ -108,25 +83,6 @@ def test_a_job_that_is_compacted_and_read_while_it_runs_ends_with_the_same_rows(
         launcher.epochs_as_bits(out), launcher.epochs_as_bits(undisturbed), check_exact=True
     )
     assert pd.read_parquet(out / "runs")["run_id"].is_unique
-
-
-def test_a_job_killed_within_a_group_finishes_with_the_same_rows(launcher, sweep_file):
-    undisturbed, killed = launcher.folder / "undisturbed", launcher.folder / "killed"
-    arguments = (sweep_file, "--lanes", 1, "--out", undisturbed)
-    assert launcher.run(2, launcher.mpi_run, *arguments).returncode == 0
-    script = launcher.scripts / "killed_in_a_group.py"
-    job = launcher.run(1, script, sweep_file, "--lanes", 2, "--out", killed)
-    assert job.returncode != 0
-    # Each experiment has three repetitions: 0 and 1 are a group, 2 is left alone.
-    assert sorted(pd.read_parquet(killed / "runs")["repetition"]) == [0, 1]
-    again = launcher.run(2, launcher.mpi_run, sweep_file, "--lanes", 16, "--out", killed)
-    assert again.returncode == 0, again.stderr
-    assert "2 already done" in again.stdout
-    pd.testing.assert_frame_equal(
-        launcher.epochs_as_bits(killed), launcher.epochs_as_bits(undisturbed), check_exact=True
-    )
-    lanes = pd.read_parquet(killed / "runs")["lanes"]
-    assert sorted(lanes) == [1] + [2] * 2 + [3] * 9
 
 
 def test_ctrl_c_ends_all_ranks_with_one_line_and_the_job_goes_on_later(launcher, sweep_file):
@@ -168,31 +124,6 @@ def test_the_command_minibutter_runs_under_mpirun_too(launcher, sweep_file):
     assert done.returncode == 0, done.stderr
     runs = pd.read_parquet(launcher.folder / "out" / "runs")
     assert set(runs["rank"]) == {0, 1}
-
-
-@pytest.mark.parametrize("n_ranks", [None, 2])
-def test_a_signal_ends_in_good_order_with_code_75_and_the_same_command_goes_on(
-    launcher, sweep_file, n_ranks
-):
-    undisturbed, stopped = launcher.folder / "undisturbed", launcher.folder / "stopped"
-    launcher.run(None, launcher.mpi_run, sweep_file, "--out", undisturbed, "--lanes", 1)
-    arguments = (launcher.mpi_run, sweep_file, "--out", stopped, "--lanes", 1)
-    job = launcher.start(n_ranks, launcher.scripts / "slow_runs.py", *arguments[1:])
-    deadline_s = time.monotonic() + 120
-    while not (launcher.folder / "first-run-is-done").exists():
-        assert job.poll() is None, job.stderr.read()
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-    job.send_signal(signal.SIGUSR1)
-    _, errors = job.communicate(timeout=120)
-    assert job.returncode == 75, errors
-    done = len(pd.read_parquet(stopped / "runs"))
-    assert 0 < done < 12
-    again = launcher.run(n_ranks, *arguments)
-    assert again.returncode == 0, again.stderr
-    pd.testing.assert_frame_equal(
-        launcher.epochs_as_bits(stopped), launcher.epochs_as_bits(undisturbed), check_exact=True
-    )
 
 
 def test_a_time_limit_ends_in_good_order_with_code_75_on_all_ranks(launcher, sweep_file):
