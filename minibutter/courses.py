@@ -90,6 +90,8 @@ class Course:
         self._diverged_epoch: int | None = None
         if record is not None:
             self._before = [Part.from_values(values) for values in record["parts"]]
+            # Of the last one, all is known that was kept at its very end only.
+            self._before[-1] = replace(self._before[-1], is_cut=not record["is_at_end"])
             self._diverged_epoch = record["diverged_epoch"]
 
     def add(self, epoch: int, row: EpochRow, duration_s: float) -> None:
@@ -111,8 +113,9 @@ class Course:
         """Leave the run for another execution, which goes on from what was kept."""
         self._close(INTERRUPTED, ending)
 
-    def keep(self, ending: Ending) -> tuple[dict[str, Any], dict[str, Any]]:
+    def keep(self, ending: Ending, is_at_end: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """The epochs so far as columns, and a record of plain values: what a checkpoint needs.
+        `is_at_end` says whether this execution trains nothing more.
 
         Nobody will tell whether a gang that was cut short would have ended together, and so its
         equal parts are worth no more than shares.
@@ -124,6 +127,7 @@ class Course:
         record = {
             "parts": [each.values() for each in (*self._before, part)],
             "diverged_epoch": self._diverged_epoch,
+            "is_at_end": is_at_end,
         }
         return self.columns.columns(), record
 
@@ -282,6 +286,6 @@ def failed_outcome(error: Exception) -> dict[str, Any]:
 _UNMEASURED = (
     *("energy_idle_j", "energy_dynamic_j", "energy_package_j", "energy_ranks", "energy_mode"),
     *("energy_tail_j", "finish_spread_s", "foreign_load", "begun_ns", "ended_ns"),
-    *("meter_reads", "meter_cpu_s", "parts"),
+    *("meter_reads", "meter_cpu_s", "parts", "parts_cut"),
 )
 """Columns that say nothing where nothing was trained."""

@@ -27,6 +27,8 @@ class Part:
     mode, foreign_load : see `RegionMeter`.
     cost : of measuring.
     counters_reason : why counts of its epochs are missing; None where there are all.
+    is_cut : whether it was not kept at its very end, because of a kill: what was spent after its
+        last checkpoint is in no part.
     """
 
     n_epochs: int
@@ -38,6 +40,7 @@ class Part:
     foreign_load: float | None
     cost: Cost
     counters_reason: str | None
+    is_cut: bool = False
 
     def values(self) -> dict[str, Any]:
         """The fields as plain values, for a record."""
@@ -69,6 +72,7 @@ def columns_of_parts(parts: Sequence[Part]) -> dict[str, Any]:
         "meter_reads": sum(part.cost.reads for part in parts),
         "meter_cpu_s": sum(part.cost.cpu_s for part in parts),
         "parts": len(parts),
+        "parts_cut": sum(part.is_cut for part in parts),
     }
 
 

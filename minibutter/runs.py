@@ -273,7 +273,7 @@ def _train(
         if stops or is_due:
             ending = measure()
         if is_due:
-            saver.save(group, courses, ending)
+            saver.save(group, courses, ending, is_last=stops)
         if stops:
             for course in courses:
                 if course.outcome is None:

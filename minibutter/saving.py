@@ -107,7 +107,9 @@ class Saver:
         worth_s = min(LEAST_PROGRESS_S, self._interval_s) if is_last else self._interval_s
         return self._clock() - self._last_s >= worth_s
 
-    def save(self, group: TrainingGroup, courses: Sequence[Course], ending: Ending) -> None:
+    def save(
+        self, group: TrainingGroup, courses: Sequence[Course], ending: Ending, is_last: bool
+    ) -> None:
         """Write a checkpoint of every repetition that has not ended; a disk that is full stops
         none of them.
 
@@ -115,11 +117,12 @@ class Saver:
         ----------
         group : with the repetitions of `courses`, in their order.
         ending : what was measured of them so far.
+        is_last : whether training stops now.
         """
         for repetition, course in enumerate(courses):
             if course.outcome is not None:
                 continue
-            epochs, record = course.keep(ending)
+            epochs, record = course.keep(ending, is_last)
             try:
                 arrays = group.state(repetition).arrays()
                 record |= {"origin": self._origin}

@@ -131,6 +131,15 @@ def test_run_that_ends_without_a_warning_goes_on_from_its_last_checkpoint(plan, 
     assert [bits(result) for result in results] == [
         bits(result) for result in execute_group(experiment, [0, 1])
     ]
+    assert [(result.run["parts"], result.run["parts_cut"]) for result in results] == [(2, 1)] * 2
+
+
+def test_parts_that_ended_in_order_are_not_cut(plan, tmp_path):
+    experiment = plan(epochs=EPOCHS)
+    interrupted(experiment, [0], tmp_path, 2)
+    interrupted(experiment, [0], tmp_path, 1)
+    (result,) = finished(experiment, [0], tmp_path)
+    assert (result.run["parts"], result.run["parts_cut"]) == (3, 0)
 
 
 def test_diverged_run_keeps_the_epoch_of_its_divergence(plan, tmp_path):
@@ -226,7 +235,7 @@ def test_checkpoints_are_due_after_the_interval_and_sooner_when_training_stops(t
     assert LEAST_PROGRESS_S < CHECKPOINT_S
     for passed_s, is_due, is_due_at_last in (
         (0.0, False, False),
-        (LEAST_PROGRESS_S - 1, False, False),
+        (LEAST_PROGRESS_S / 2, False, False),
         (LEAST_PROGRESS_S, False, True),
         (CHECKPOINT_S - 1, False, True),
         (CHECKPOINT_S, True, True),
@@ -234,7 +243,7 @@ def test_checkpoints_are_due_after_the_interval_and_sooner_when_training_stops(t
         now_s = 1000.0 + passed_s
         assert saver.is_due(is_last=False) is is_due
         assert saver.is_due(is_last=True) is is_due_at_last
-    saver.save(None, [], None)
+    saver.save(None, [], None, is_last=False)
     assert not saver.is_due(is_last=True)
 
 

@@ -287,6 +287,13 @@ _OUTCOME = [
     _or_null(
         _provenance("parts", INT32, "executions that trained it; more than 1: it was interrupted")
     ),
+    _or_null(
+        _provenance(
+            "parts_cut",
+            INT32,
+            "parts that a kill has ended: what came after their last checkpoint counts nowhere",
+        )
+    ),
 ]
 
 _ORIGIN = [

@@ -83,6 +83,7 @@ def make_run():
             "meter_reads": 8,
             "meter_cpu_s": 1e-4,
             "parts": 1,
+            "parts_cut": 0,
             **{f"{size}_used": 8 for size in TILING_SIZES},
             "started_at": datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
             "hostname": "node-1",
