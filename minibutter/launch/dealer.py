@@ -86,6 +86,7 @@ class Dealer:
     ) -> None:
         kinds = [_kind(job, group) for group in job.groups]
         numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+        epoch_s = np.array([job.epoch_us(group) for group in job.groups]) / 1e6
         self._job, self._ranks, self._show = job, ranks, show
         self._stopping = stopping
         self._clock = clock
@@ -106,7 +107,7 @@ class Dealer:
             kinds=np.array([numbers[kind] for kind in kinds], np.int32),
             margin=correction.margin if correction.n_runs else MARGIN,
             # Whatever is stopped goes on in the next job, if an epoch of it was done.
-            least_s=np.array([max(_epoch_s(job, each), LEAST_PROGRESS_S) for each in job.groups]),
+            least_s=np.maximum(epoch_s, LEAST_PROGRESS_S),
         )
         self.newest = [Progress(rank) for rank in range(ranks.size)]
         self._lock = threading.Lock()
@@ -245,10 +246,6 @@ class Dealer:
             self._shown_s = now_s
             self._show(self.newest, self.left_s())
         return has_mail
-
-
-def _epoch_s(job: Job, group: Group) -> float:
-    return job.experiments[group.experiment_id].epoch_us(len(group.repetitions)) / 1e6
 
 
 def _kind(job: Job, group: Group) -> Any:

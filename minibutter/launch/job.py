@@ -71,19 +71,23 @@ class Job:
         """Predicted cost of a group, or of what it does up to some epoch, in microseconds of a
         rank. What was kept of it costs nothing, and what cannot be run is free.
         """
-        planned = self.experiments[group.experiment_id]
-        epochs = planned.spec.epochs if n_epochs is None else n_epochs
-        to_do = max(epochs - self.epochs_kept(group), 0)
-        return to_do * planned.epoch_us(len(group.repetitions))
+        if n_epochs is None:
+            n_epochs = self.experiments[group.experiment_id].spec.epochs
+        return max(n_epochs - self.epochs_kept(group), 0) * self.epoch_us(group)
 
     def length(self, group: Group) -> float:
         """Predicted cost of all epochs of a group, in microseconds of a rank, also of those that
         were kept: by this order what was begun goes on before its equals are begun."""
-        planned = self.experiments[group.experiment_id]
-        return planned.spec.epochs * planned.epoch_us(len(group.repetitions))
+        return self.experiments[group.experiment_id].spec.epochs * self.epoch_us(group)
+
+    def epoch_us(self, group: Group) -> float:
+        """Predicted microseconds of an epoch of a group on a rank."""
+        return self.experiments[group.experiment_id].epoch_us(len(group.repetitions))
 
     def epochs_kept(self, group: Group) -> int:
         """Epochs that no repetition of a group needs to do again."""
+        if not self.kept:
+            return 0
         run_ids = (identity.run_id(group.experiment_id, number) for number in group.repetitions)
         return min(self.kept.get(run_id, 0) for run_id in run_ids)
 
