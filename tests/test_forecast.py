@@ -49,8 +49,22 @@ def test_a_forecast_deals_out_the_groups_that_a_job_has(plan, tmp_path, n_ranks,
     assert found.longest_s == pytest.approx(cost_s.max())
 
 
-def test_runs_that_take_longer_than_a_job_are_counted_and_what_they_need_is_told(plan):
-    longest_s = forecast(plan, 2, 1).longest_s
+def test_runs_that_take_longer_than_a_job_go_on_in_others(plan):
+    whole = forecast(plan, 2, 1)
+    limit_s = whole.longest_s / 2.5
+    cut = forecast(plan, 2, 1, time_limit_s=limit_s)
+    assert cut.too_long.sum() == 0
+    assert cut.core_h == pytest.approx(whole.core_h)
+    assert cut.makespan_s >= whole.lower_bound_s
+    # Nine tenths of a short job are for work, and no rank waits for long.
+    assert cut.n_jobs == pytest.approx(whole.makespan_s / (0.9 * limit_s), rel=0.1)
+    alone = forecast(plan, 10_000, 1, time_limit_s=limit_s)
+    assert alone.n_jobs == 3
+    assert alone.makespan_s == pytest.approx(whole.longest_s)
+
+
+def test_runs_of_which_no_epoch_fits_are_counted_and_what_they_need_is_told(plan):
+    longest_s = forecast(plan, 2, 1).longest_s / plan.epochs.max()
     short = forecast(plan, 2, 1, time_limit_s=longest_s)
     is_large = plan.sizes == 65536
     assert (short.too_long[is_large] == 11).any()
@@ -118,10 +132,15 @@ def test_a_plan_says_how_long_how_many_jobs_and_how_many_bytes(call):
     code, out, _ = call("sweep", "plan", "primary", *arguments)
     assert code == 0
     assert re.search(r"^on 1000 ranks: [\d.]+ days, 9\d\.\d% busy|, 100\.0% busy", out, re.M)
-    assert re.search(r"^  \d\d jobs of 24 h 00 min$", out, re.M)
-    assert re.search(r"too long for a job: \d+ runs of \d+ experiments; the longest needs", out)
+    assert re.search(r"^  about \d\d\d jobs of 24 h 00 min$", out, re.M)
+    assert "too long for a job" not in out
     assert re.search(r"^disk: about 1\d\d GB for 2,286,000,000 epochs$", out, re.M)
     assert "times are another processor's: `minibutter sweep calibrate`" in out
+
+
+def test_a_plan_says_of_which_runs_no_epoch_fits_into_a_job(call):
+    _, out, _ = call("sweep", "plan", "primary", "--ranks", 1000, "--time-limit", "20s")
+    assert re.search(r"too long for a job: \d+ runs of \d+ experiments, not one epoch of w", out)
 
 
 def test_a_plan_for_programs_has_the_same(call):

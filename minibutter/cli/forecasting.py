@@ -129,8 +129,8 @@ def _schedule_lines(schedule: Forecast) -> list[str]:
     if n_left:
         n_experiments = int((schedule.too_long > 0).sum())
         lines.append(
-            f"  too long for a job: {n_left} runs of {n_experiments} experiments; the longest "
-            f"needs {_time_text(schedule.needed_s)}"
+            f"  too long for a job: {n_left} runs of {n_experiments} experiments, not one epoch of "
+            f"which fits; the longest needs {_time_text(schedule.needed_s)}"
         )
     return lines
 

@@ -1,7 +1,8 @@
 """How long a sweep will take on so many ranks: its groups, dealt out by the real schedule.
 
 Groups are packed and dealt as a job would do it, only that every one takes exactly as long as
-predicted. Left out is what no prediction knows: compiling, reading data, waiting in a queue.
+predicted, and what is longer than a job takes whole jobs of a rank and a rest. Left out is what no
+prediction knows: compiling, reading data, waiting in a queue.
 """
 
 import math
@@ -46,9 +47,10 @@ class Forecast:
     n_jobs : how often the sweep is started, one after the other.
     is_sampled : whether `n_jobs` and `makespan_s` follow from a sample, and are wrong by some per
         cent.
-    too_long : runs that no job of this length begins, int64 of shape (n_experiments,).
+    too_long : runs that no job of this length begins, because not one epoch fits, int64 of shape
+        (n_experiments,).
     longest_s : seconds that the longest group is predicted to take.
-    needed_s : time limit that the longest group needs; 0 where there is none.
+    needed_s : time limit in which an epoch of every group fits; 0 where there is none.
     """
 
     n_ranks: int
@@ -84,13 +86,20 @@ def forecast(
     """
     owners, cost_s, counts, sizes = _groups(plan, n_ranks, read_lanes(lanes))
     work_s = math.inf if time_limit_s is None else seconds_for_work(time_limit_s)
-    fits = cost_s * MARGIN <= work_s
+    epoch_s = cost_s / plan.epochs[owners]
+    fits = epoch_s * MARGIN <= work_s
     too_long = np.zeros(len(plan), np.int64)
     np.add.at(too_long, owners[~fits], (counts * sizes)[~fits])
-    result, stride = _replay(cost_s[fits], counts[fits], n_ranks, work_s)
+    n_whole, rest_s = np.divmod(cost_s[fits], work_s)
+    n_whole = n_whole.astype(np.int64)
+    pieces_s = np.concatenate([np.full(len(n_whole), work_s)[n_whole > 0], rest_s])
+    n_pieces = np.concatenate([(n_whole * counts[fits])[n_whole > 0], counts[fits]])
+    result, stride = _replay(pieces_s, n_pieces, n_ranks, work_s)
     total_s = float(cost_s[fits] @ counts[fits])
-    makespan_s = stride * result.makespan_s
     longest_s = float(cost_s.max(initial=0.0))
+    # Pieces of one group are not trained at the same time.
+    makespan_s = max(stride * result.makespan_s, float(cost_s[fits].max(initial=0.0)))
+    n_jobs = max(stride * result.n_jobs, int(n_whole.max(initial=-1)) + 1)
     return Forecast(
         n_ranks=n_ranks,
         core_h=total_s / 3600,
@@ -99,11 +108,11 @@ def forecast(
         efficiency=min(total_s / (n_ranks * makespan_s), 1.0) if makespan_s else 1.0,
         n_groups=int(counts.sum()),
         time_limit_s=time_limit_s,
-        n_jobs=stride * result.n_jobs,
+        n_jobs=n_jobs,
         is_sampled=stride > 1,
         too_long=too_long,
         longest_s=longest_s,
-        needed_s=seconds_of_job(longest_s * MARGIN),
+        needed_s=seconds_of_job(float(epoch_s.max(initial=0.0)) * MARGIN),
     )
 
 
@@ -186,6 +195,5 @@ def _replay(
         [1] * n_ranks,
         time_limit_s=work_s,
         bundle_s=max(BUNDLE_S, min(share_s, work_s) / _BUNDLES),
-        margin=MARGIN,
     )
     return result, stride
