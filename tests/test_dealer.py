@@ -1,6 +1,7 @@
 """Dealing while predictions are corrected: with a clock of our own, and nothing trained."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -197,3 +198,26 @@ def test_groups_that_cannot_be_run_cost_nothing_and_teach_nothing(tmp_path):
     assert (estimates.cost_s[~free] > 0).all()
     assert estimates.n_runs == 0
     assert estimates_module.measured_s is measured_s
+
+
+def test_what_was_kept_of_a_group_is_not_counted_as_left(job, clock):
+    """The longest group has a tenth left to do, and another a half."""
+    (experiment_id, (first,)), (other_id, (second,)) = job.groups[0], job.groups[40]
+    epochs = job.experiments[experiment_id].spec.epochs
+    kept = {
+        f"{experiment_id}-{first:04d}": epochs * 9 // 10,
+        f"{other_id}-{second:04d}": epochs // 2,
+    }
+
+    def left_s(job):
+        dealer = Dealer(job, (1, 1), Alone(), Endless(), lambda *shown: None, clock)
+        dealer._n_known = 1
+        lefts = [dealer.left_s()]
+        assert dealer.deal(0, 0).blocks[0][0] == job.groups[0]
+        return np.array([*lefts, dealer.left_s()]), dealer
+
+    whole_s, dealer = left_s(job)
+    some_s, _ = left_s(replace(job, kept=kept))
+    cost_s = dealer._estimates.cost_s
+    spared_s = 0.9 * cost_s[0] + 0.5 * cost_s[40]
+    assert whole_s - some_s == pytest.approx(spared_s / 2, rel=1e-3)

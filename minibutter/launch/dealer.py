@@ -101,6 +101,9 @@ class Dealer:
         self._holds: list[list[int]] = [[] for _ in widths]
         self._end_s = [-math.inf] * len(widths)
         self._held_s = [0.0] * len(widths)
+        # Of groups that nobody holds and that were begun in another job, what part is done.
+        kept = ((task, job.part_kept(group)) for task, group in enumerate(job.groups))
+        self._begun = {task: part for task, part in kept if part}
         self._schedule = Schedule(
             self._estimates.cost_s,
             widths,
@@ -158,8 +161,11 @@ class Dealer:
             ends = np.cumsum(grant.blocks)
             self._holds[worker] = grant.tasks[ends - grant.blocks].tolist()
             if len(grant.tasks):
-                self._end_s[worker] = self._clock() + grant.cost_s
-                self._held_s[worker] = grant.cost_s
+                parts = {task: self._begun.pop(task, 0.0) for task in grant.tasks.tolist()}
+                cost_s = self._estimates.cost_s
+                done_s = sum(parts[task] * cost_s[task] for task in self._holds[worker])
+                self._held_s[worker] = grant.cost_s - done_s
+                self._end_s[worker] = self._clock() + self._held_s[worker]
         return Deal(
             tuple(
                 tuple(self._job.groups[task] for task in grant.tasks[end - size : end])
@@ -181,8 +187,12 @@ class Dealer:
                 max(end_s - now_s, _OVERDUE * total_s) if total_s else 0.0
                 for end_s, total_s in zip(self._end_s, self._held_s, strict=True)
             ]
-            work_s = self._schedule.pending_s + float(np.dot(held_s, self._widths))
-            return max(work_s / sum(self._widths), *held_s, self._schedule.longest_s)
+            cost_s = self._estimates.cost_s
+            kept_s = sum(part * cost_s[task] for task, part in self._begun.items())
+            pending_s = max(self._schedule.pending_s - kept_s, 0.0)
+            work_s = pending_s + float(np.dot(held_s, self._widths))
+            longest_s = min(self._schedule.longest_s, pending_s)
+            return max(work_s / sum(self._widths), *held_s, longest_s)
 
     def correct(self) -> None:
         """Deal by new predictions if enough runs have ended since the last ones, and some time has

@@ -80,6 +80,11 @@ class Job:
         were kept: by this order what was begun goes on before its equals are begun."""
         return self.experiments[group.experiment_id].spec.epochs * self.epoch_us(group)
 
+    def part_kept(self, group: Group) -> float:
+        """Part of a group's epochs that no repetition needs to do again, from 0 to 1."""
+        n_kept = self.epochs_kept(group)
+        return n_kept / self.experiments[group.experiment_id].spec.epochs if n_kept else 0.0
+
     def epoch_us(self, group: Group) -> float:
         """Predicted microseconds of an epoch of a group on a rank."""
         return self.experiments[group.experiment_id].epoch_us(len(group.repetitions))
