@@ -80,6 +80,14 @@ def is_binary(targets: np.ndarray) -> bool:
     return bool(np.all((targets == 0) | (targets == 1)))
 
 
+def check_batch_size(batch_size: int, n_train: int) -> None:
+    """Raise ValueError for a batch that is empty or larger than the training set."""
+    if not 1 <= batch_size <= n_train:
+        raise ValueError(
+            f"batch_size is {batch_size}; it must be between 1 and the {n_train} training rows"
+        )
+
+
 def check_starts(network: Network, starts: Sequence[Start], batch_size: int) -> None:
     """What the kernels rely on."""
     lanes = lanes_of(network.dtype)
@@ -92,10 +100,7 @@ def check_starts(network: Network, starts: Sequence[Start], batch_size: int) -> 
         if start.slots is not None:
             network.check_array("slots", start.slots, (2, network.num_parameters))
     n_train = len(starts[0].data.x_train)
-    if not 1 <= batch_size <= n_train:
-        raise ValueError(
-            f"batch_size is {batch_size}; it must be between 1 and the {n_train} training rows"
-        )
+    check_batch_size(batch_size, n_train)
     if len(starts) == 1:
         return
     if network.kernel != "tiled":

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minibutter.nn.kernels import epoch
+from minibutter.nn.kernels.arena import Workspace
 from minibutter.nn.kernels.jit import compile_once
 from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
 from minibutter.nn.kernels.tiling import DEFAULT_TILING, Tiling
@@ -135,12 +136,15 @@ class TrainingGroup:
     Attributes
     ----------
     epochs : done so far, those of before included.
+    share : the part of the work that is this process's, of 1.
 
     Raises
     ------
     ValueError
         As `Trainer`, and if there are too many repetitions, or they cannot be packed.
     """
+
+    share = 1.0
 
     def __init__(
         self,
@@ -164,7 +168,7 @@ class TrainingGroup:
         # Lanes that nobody asked for repeat the first repetition; nobody reads them.
         starts = [*starts, *[starts[0]] * (repetitions - len(starts))]
         self._topology = network.topology._replace(repetitions=repetitions)
-        self._work = network.workspace(batch_size, repetitions)
+        self._work = self._make_workspace(batch_size, repetitions)
         self._slots = aligned_zeros((2, network.num_parameters * repetitions), network.dtype)
         if repetitions == 1:
             self._parameters = starts[0].parameters
@@ -183,6 +187,10 @@ class TrainingGroup:
         self._penalty = (float(l1), float(l2))
         self._evaluate_train = evaluate_train
         self._records_metrics = bool(records_metrics)
+
+    def _make_workspace(self, batch_size: int, repetitions: int) -> Workspace:
+        """Memory for what is computed of a batch at once."""
+        return self.network.workspace(batch_size, repetitions)
 
     def parameters(self, repetition: int) -> np.ndarray:
         """View (num_parameters,) of a repetition's parameters."""
@@ -214,24 +222,7 @@ class TrainingGroup:
         """Train on every row once, in new random orders, then evaluate; a row per repetition."""
         orders = [shuffle.permutation(self._train.n_rows) for shuffle in self._shuffles]
         orders += [orders[0]] * (self._topology.repetitions - len(orders))
-        train = np.zeros((self._topology.repetitions, epoch.N_SUMS))
-        self.steps = epoch.train_epoch(
-            train,
-            self._parameters,
-            self._slots,
-            self._work,
-            self._topology,
-            self.optimizer,
-            self._train.x,
-            self._train.y,
-            orders[0][None] if len(orders) == 1 else np.array(orders),
-            self.steps,
-            *self._penalty,
-            self._train.is_binary,
-            self._records_metrics,
-        )
-        if not self._records_metrics:
-            train[:, 1 : epoch.PENALTY] = np.nan
+        train = self._train_on(orders[0][None] if len(orders) == 1 else np.array(orders))
         self.epochs += 1
         test = self._evaluate(self._test)
         trained = self._evaluate(self._train) if self._evaluate_train else None
@@ -246,7 +237,31 @@ class TrainingGroup:
             rows.append(EpochRow(train[repetition], test[repetition], trained_row, is_finite))
         return rows
 
+    def _train_on(self, orders: np.ndarray) -> np.ndarray:
+        """Make the steps of an epoch, its rows in these orders (R, n_train).
+
+        Returns the means (R, 11) of what the batches were measured at.
+        """
+        sums = np.zeros((self._topology.repetitions, epoch.N_SUMS))
+        self.steps = epoch.train_epoch(
+            sums,
+            self._parameters,
+            self._slots,
+            self._work,
+            self._topology,
+            self.optimizer,
+            self._train.x,
+            self._train.y,
+            orders,
+            self.steps,
+            *self._penalty,
+            self._train.is_binary,
+            self._records_metrics,
+        )
+        return self._without_unmeasured(sums)
+
     def _evaluate(self, rows: "_Rows") -> np.ndarray:
+        """Metrics and penalty (R, 11) of a data set."""
         sums = np.zeros((self._topology.repetitions, epoch.N_SUMS))
         epoch.evaluate(
             sums,
@@ -260,6 +275,10 @@ class TrainingGroup:
             rows.is_binary,
             self._records_metrics,
         )
+        return self._without_unmeasured(sums)
+
+    def _without_unmeasured(self, sums: np.ndarray) -> np.ndarray:
+        """NaN for the metrics (R, 11) that nobody asked for."""
         if not self._records_metrics:
             sums[:, 1 : epoch.PENALTY] = np.nan
         return sums

@@ -385,12 +385,21 @@ def evaluate(sums, work, topology, parameters, x, y, orders, l1, l2, is_binary, 
     Writes: sums (R, 11) float64, zeros before. Reads: x (R, n_rows, n_inputs), y (R, n_rows,
     n_outputs), orders (R, n_rows) int64: in which the rows are summed.
     """
-    n_rows, batch_size = orders.shape[1], work.batch_size
-    for start in range(0, n_rows, batch_size):
-        n = min(batch_size, n_rows - start)
-        blocks = gather(topology, work, x, y, orders, start, n)
-        call(work.forward, (topology, parameters, work, blocks))
-        add_batch(sums, topology, work, blocks, n, is_binary, records_metrics)
+    n_rows = orders.shape[1]
+    measure(sums, work, topology, parameters, x, y, orders, 0, n_rows, is_binary, records_metrics)
     for repetition in range(topology.repetitions):
         finish_metrics(sums[repetition, :PENALTY], n_rows)
     penalty(topology, parameters, sums[:, PENALTY], l1, l2)
+
+
+@kernel
+def measure(sums, work, topology, parameters, x, y, orders, begin, end, is_binary, records_metrics):
+    """Add the metrics of rows `begin` to `end` of the orders, one after the other.
+
+    Updates: sums (R, >= 10) float64. Reads: as `evaluate`.
+    """
+    for start in range(begin, end, work.batch_size):
+        n = min(work.batch_size, end - start)
+        blocks = gather(topology, work, x, y, orders, start, n)
+        call(work.forward, (topology, parameters, work, blocks))
+        add_batch(sums, topology, work, blocks, n, is_binary, records_metrics)
