@@ -17,7 +17,7 @@ _SHOWN_WHERE_DIFFERENT = (
     "target", "task_override", "activation", "initializer", "optimizer", "learning_rate",
     "momentum", "batch_size", "epochs", "l1", "l2", "label_noise", "test_split", "split_method",
     "dtype", "kernel", "tile_rows", "tile_columns", "block_rows", "block_depth", "block_columns",
-    "cache_state",
+    "cache_state", "slices",
     "seed", "evaluate_train", "on_divergence",
 )  # fmt: skip
 _LABELS = {"dataset": "data set", "learning_rate": "lr", "batch_size": "batch"}

@@ -48,6 +48,27 @@ def test_a_batch_larger_than_the_training_set_becomes_a_problem(plan):
     assert plan(batch_size=120).problem is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slices": 17}, "slices is 17; a batch of 16 rows can be cut into 1 to 16"),
+        # BUTTER's 256 rows are cut down to the training set, and slices are parts of what is left.
+        ({"slices": 121, "batch_size": 256}, "slices is 121; a batch of 120 rows"),
+        ({"slices": 2, "kernel": "blas"}, "kernel is 'blas', whose order of summation may depend"),
+    ],
+)
+def test_slices_that_cannot_be_become_a_problem(plan, changes, message):
+    assert message in plan(**changes).problem
+    assert plan(**changes | {"slices": 1}).problem is None
+
+
+def test_slices_are_another_experiment_with_the_same_random_numbers(plan):
+    whole, sliced = plan(), plan(slices=4)
+    assert sliced.experiment_id != whole.experiment_id
+    assert sliced.stream_id == whole.stream_id == whole.experiment_id
+    assert plan(slices=4, learning_rate=0.5).stream_id != whole.stream_id
+
+
 def test_explicit_widths_must_end_with_the_outputs_of_the_data_set(plan):
     experiment = plan(size=None, depth=None, widths=(5, 4))
     assert "the last width must be 3" in experiment.problem

@@ -55,8 +55,9 @@ class Experiment:
     Attributes
     ----------
     experiment_id : 128-bit hash of the canonical content.
-    stream_id : of the same experiment with warm caches: random streams follow from it, so that cold
-        caches change durations and energies and no other number.
+    stream_id : of the same experiment with warm caches and uncut batches: random streams follow
+        from it, so that cold caches change durations and energies and no other number, and slices
+        change last digits only.
     spec : as it was asked for.
     repetitions : runs wanted, numbered from 0.
     info : dimensions of the data set; None where it cannot be read.
@@ -161,12 +162,13 @@ def make_experiment(
 ) -> Experiment:
     """The experiment of a specification that was resolved, with its id if that is known."""
     content = None
-    if experiment_id is None or spec.cache_state == "cold":
+    borrows_streams = spec.cache_state == "cold" or spec.slices > 1
+    if experiment_id is None or borrows_streams:
         content = identity_content(spec, resolved)
     stream_id = experiment_id = experiment_id or identity.experiment_id(content)
-    if spec.cache_state == "cold":
-        del content["cache_state"]
-        stream_id = identity.experiment_id(content)
+    if borrows_streams:
+        numbers = {key: value for key, value in content.items() if key not in _LEAVE_STREAMS}
+        stream_id = identity.experiment_id(numbers)
     return Experiment(
         experiment_id=experiment_id,
         stream_id=stream_id,
@@ -180,6 +182,9 @@ def make_experiment(
         cost_model=resolved.cost_model,
     )
 
+
+_LEAVE_STREAMS = ("cache_state", "slices")
+"""Keys that choose no other random numbers: runs that differ in them can be compared."""
 
 # Keys of a specification that decide on an entry of `identity_content`, where it is not that key
 # alone.

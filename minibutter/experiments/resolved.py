@@ -15,6 +15,7 @@ from minibutter.nn.cost import BUILT_IN, CostModel
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import Network
 from minibutter.nn.shapes import SizeUnreachable, find_outline
+from minibutter.nn.slices import check_slices
 from minibutter.sweeps.spec import RunSpec, SweepError
 
 BUTTER_BATCH_SIZE = 256
@@ -76,6 +77,7 @@ def resolve(spec: RunSpec, data_dir: Path | None, cost_model: CostModel = BUILT_
         n_train, n_test = datasets.split_sizes(info.n_rows, spec.test_split, spec.split_method)
         network = _build_network(spec, info)
         _check_batch_size(spec, info, n_train)
+        check_slices(spec.slices, min(spec.batch_size, n_train), spec.kernel)
         if spec.cache_state == "cold":
             hierarchy.flushed_bytes()  # refuses caches that it cannot empty
         epoch_us = predict_epoch_us(

@@ -16,7 +16,7 @@ _MAX_PANELS = 64
 _SETTINGS = (
     "activation", "initializer", "optimizer", "learning_rate", "momentum", "batch_size", "epochs",
     "l1", "l2", "label_noise", "test_split", "split_method", "dtype", "kernel",
-    "cache_state", "seed",
+    "cache_state", "slices", "seed",
 )  # fmt: skip
 
 

@@ -203,6 +203,7 @@ _ASKED_FOR = [
         for size, what in TILING_SIZES.items()
     ),
     _identity("cache_state", TEXT, "caches at the start of an epoch: warm, or cold: emptied"),
+    _identity("slices", INT32, "parts of a batch whose gradients are added; 1: not cut"),
     _identity("seed", INT64, "root of all random streams"),
     _identity("evaluate_train", FLAG, "whether the columns trained_* are filled"),
     _identity("on_divergence", TEXT, "what happens once the loss is not finite"),

@@ -89,6 +89,9 @@ class RunSpec(BaseModel):
         "warm", description="of the caches at the start of an epoch: as the one before has left"
         " them, or emptied",
     )  # fmt: skip
+    slices: Count = Field(
+        1, description="parts of a batch that ranks share out; 1: each rank has runs of its own"
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="root of all random streams")
     evaluate_train: bool = Field(
         False, description="evaluate the training set after every epoch too"
@@ -121,12 +124,14 @@ class RunSpec(BaseModel):
         """The specification as plain values, with one spelling for what is the same network.
 
         All shapes coincide at depth 2, one hidden layer, and explicit widths leave of the shape
-        only whether there are skips. Warm caches are not mentioned: they are what there always
-        was, and ids do not change with every new field.
+        only whether there are skips. Warm caches and a single slice are not mentioned: they are
+        what there always was, and ids do not change with every new field.
         """
         content = self.model_dump(mode="json")
         if self.cache_state == "warm":
             del content["cache_state"]
+        if self.slices == 1:
+            del content["slices"]
         content["shape"] = self.network_shape
         return content
 

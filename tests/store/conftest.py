@@ -45,6 +45,7 @@ def make_run():
             "kernel": "tiled",
             **dict.fromkeys(TILING_SIZES),
             "cache_state": "warm",
+            "slices": 1,
             "seed": 0,
             "evaluate_train": False,
             "on_divergence": "continue",

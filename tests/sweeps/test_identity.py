@@ -36,7 +36,7 @@ def test_ids_of_today_stay_what_they_are():
         {"dtype": "float64"}, {"kernel": "blocked"}, {"seed": 1}, {"evaluate_train": True},
         {"on_divergence": "stop"}, {"target": "y"}, {"task": "regression"},
         {"tile_rows": 4}, {"tile_columns": 32}, {"block_rows": 48}, {"block_depth": 64},
-        {"block_columns": 96},
+        {"block_columns": 96}, {"slices": 2},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
