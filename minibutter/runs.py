@@ -6,6 +6,7 @@ keeps. No MPI here, no printing: the same call serves one process and a thousand
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,8 @@ from minibutter.energy.counters import EpochCounts, HardwareCounters, counters_o
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import Experiment
+from minibutter.nn.partners import ALONE, Partners
+from minibutter.nn.slices import SlicedGroup
 from minibutter.nn.training import EpochRow, Start, TrainingData, TrainingGroup, make_optimizer
 from minibutter.provenance import Provenance
 from minibutter.run_columns import identity_columns, used_sizes
@@ -50,6 +53,7 @@ def execute_group(
     data_dir: Path | None = None,
     rank: int = 0,
     n_ranks: int = 1,
+    partners: Partners = ALONE,
     on_ready: Callable[[], None] = lambda: None,
     on_epoch: Callable[[int, EpochRow], None] | None = None,
     checkpoint_dir: Path | None = None,
@@ -74,6 +78,8 @@ def execute_group(
     counters : read around every epoch; by default those of this thread, opened once.
     data_dir : where local data sets lie.
     rank, n_ranks : for the record; they do not change a number.
+    partners : ranks that share out the slices of every batch, where the experiment has any; all of
+        them call this, and each result holds what its own rank has measured.
     on_ready : called when all is prepared, before the first epoch; again before that of the next,
         where repetitions are trained one by one.
     on_epoch : called after every epoch with its number, from 1, and the row of the first repetition
@@ -97,7 +103,7 @@ def execute_group(
     origin = {"started_at": datetime.now(UTC), "rank": rank, "n_ranks": n_ranks}
     origin |= provenance.columns() | read_environment().columns()
     origin |= {"schema_version": store.SCHEMA_VERSION, "package": meter.package}
-    origin |= {"energy_reader_rank": meter.reader_rank}
+    origin |= {"energy_reader_rank": meter.reader_rank, "ranks_together": partners.size}
     known = {
         repetition: identity_columns(experiment, repetition, sweep) | origin
         for repetition in repetitions
@@ -108,24 +114,27 @@ def execute_group(
     results: dict[int, RunResult] = {}
     for repetition in repetitions:
         try:
-            dataset = _find_data(experiment, data_dir)
-            start = _prepare(experiment, repetition, dataset)
-            run_id = known[repetition]["run_id"]
-            starts[repetition], courses[repetition] = saver.resume(run_id, start)
+            with _all_or_none(partners):
+                dataset = _find_data(experiment, data_dir)
+                start = _prepare(experiment, repetition, dataset)
+                run_id = known[repetition]["run_id"]
+                resumed = saver.resume(run_id, start)
+            starts[repetition], courses[repetition] = resumed
         except _FORESEEN as error:
             results[repetition] = _failed(known[repetition], error)
-    for members, group in _make_groups(experiment, starts):
+    for members, group in _make_groups(experiment, starts, partners):
         if isinstance(group, Exception):
             results |= {repetition: _failed(known[repetition], group) for repetition in members}
             continue
         used = {"data_source": dataset.source, "data_sha256": dataset.sha256}
         used |= {"lanes": len(members), **used_sizes(experiment.network)}
         traffic: dict[str, float | None] = {}
-        if len(members) == 1:
+        if len(members) == 1 and experiment.spec.slices == 1:
             traffic = hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
         try:
-            is_cold = experiment.spec.cache_state == "cold"
-            flusher = CacheFlusher(hierarchy.flushed_bytes()) if is_cold else None
+            with _all_or_none(partners):
+                is_cold = experiment.spec.cache_state == "cold"
+                flusher = CacheFlusher(hierarchy.flushed_bytes()) if is_cold else None
         except _FORESEEN as error:
             results |= {repetition: _failed(known[repetition], error) for repetition in members}
             continue
@@ -141,6 +150,25 @@ def execute_group(
 
 _FORESEEN = (DatasetError, ValueError, MemoryError)
 """What the user of a run can mend."""
+
+
+@contextmanager
+def _all_or_none(partners: Partners) -> Iterator[None]:
+    """Around what every rank does for itself: where one fails, all do, or the others would wait.
+
+    Raises
+    ------
+    DatasetError, ValueError, MemoryError
+        The problem of the first rank that has one.
+    """
+    problem = None
+    try:
+        yield
+    except _FORESEEN as error:
+        problem = error
+    for found in partners.meet(problem):
+        if found is not None:
+            raise found
 
 
 def _find_data(experiment: Experiment, data_dir: Path | None) -> Dataset:
@@ -180,7 +208,7 @@ def _prepare(experiment: Experiment, repetition: int, dataset: Dataset) -> Start
 
 
 def _make_groups(
-    experiment: Experiment, starts: dict[int, Start]
+    experiment: Experiment, starts: dict[int, Start], partners: Partners
 ) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
     """One group of all repetitions that have done equally many epochs or, where they cannot be
     packed, one of each.
@@ -190,24 +218,16 @@ def _make_groups(
     """
     for epochs in sorted({start.epochs for start in starts.values()}, reverse=True):
         equals = [key for key, start in starts.items() if start.epochs == epochs]
-        yield from _pack(experiment, {key: starts.pop(key) for key in equals})
+        yield from _pack(experiment, {key: starts.pop(key) for key in equals}, partners)
 
 
 def _pack(
-    experiment: Experiment, starts: dict[int, Start]
+    experiment: Experiment, starts: dict[int, Start], partners: Partners
 ) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
     """`_make_groups` of repetitions that have done equally many epochs, and of at least one."""
-    spec = experiment.spec
     try:
-        group = TrainingGroup(
-            experiment.network,
-            list(starts.values()),
-            make_optimizer(spec.optimizer, spec.learning_rate, spec.momentum),
-            batch_size=min(spec.batch_size, experiment.n_train),
-            l1=spec.l1,
-            l2=spec.l2,
-            evaluate_train=spec.evaluate_train,
-        )
+        with _all_or_none(partners):
+            group = _make_group(experiment, list(starts.values()), partners)
     except _FORESEEN as error:
         # Its traceback would keep what the group has allocated.
         failure = error.with_traceback(None)
@@ -221,7 +241,25 @@ def _pack(
         return
     while starts:
         repetition = next(iter(starts))
-        yield from _pack(experiment, {repetition: starts.pop(repetition)})
+        yield from _pack(experiment, {repetition: starts.pop(repetition)}, partners)
+
+
+def _make_group(experiment: Experiment, starts: list[Start], partners: Partners) -> TrainingGroup:
+    spec = experiment.spec
+    optimizer = make_optimizer(spec.optimizer, spec.learning_rate, spec.momentum)
+    options = {
+        "batch_size": min(spec.batch_size, experiment.n_train),
+        "l1": spec.l1,
+        "l2": spec.l2,
+        "evaluate_train": spec.evaluate_train,
+    }
+    if spec.slices == 1:
+        return TrainingGroup(experiment.network, starts, optimizer, **options)
+    if len(starts) > 1:
+        raise ValueError("slices fill the lanes with rows of one run: train them one by one")
+    return SlicedGroup(
+        experiment.network, starts[0], optimizer, slices=spec.slices, partners=partners, **options
+    )
 
 
 def _train(
@@ -243,12 +281,12 @@ def _train(
     `traffic` is what an epoch moves, as far as it is known: simulated counters are told.
     """
     spec, n_repetitions = experiment.spec, len(courses)
-    flops = experiment.flops_per_epoch * n_repetitions
+    flops = experiment.flops_per_epoch * n_repetitions * group.share
     moved = {hierarchy.level_of(column): n for column, n in traffic.items() if n is not None}
     on_ready()
     cost_before, started_ns, started_s = meter.cost, meter.begin(), time.perf_counter()
     regions: list[tuple[int, int]] = []
-    epoch_duration_s = experiment.epoch_us(n_repetitions) / 1e6
+    epoch_duration_s = experiment.epoch_us(n_repetitions) / 1e6 * group.share
 
     def measure() -> Ending:
         duration_s, ended_ns = time.perf_counter() - started_s, meter.end()

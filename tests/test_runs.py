@@ -18,6 +18,7 @@ from minibutter.provenance import read_provenance
 from minibutter.store.schema import COUNTERS
 from tests.counters import STEP, FakePackage
 from tests.executions import bits, execute, execute_group, ticking_meter
+from tests.partners import on_ranks
 
 
 def test_a_result_has_exactly_the_columns_of_the_store(plan):
@@ -500,3 +501,74 @@ def test_caches_that_cannot_be_emptied_here_fail_the_run_and_not_the_job(plan, m
     result = execute(cold)
     assert result.run["status"] == "failed"
     assert "out of memory: no 520 MiB" in result.run["error"]
+
+
+# ---------------------------------------------------------------------------------------------
+# Slices, on threads in the place of ranks
+
+
+def execute_together(experiment, n_ranks, **options):
+    """The result of every rank."""
+    return on_ranks(n_ranks, lambda partners: execute(experiment, partners=partners, **options))
+
+
+def test_ranks_that_share_out_slices_have_the_same_metrics_as_one(plan):
+    experiment = plan(slices=5, l2=1e-4, evaluate_train=True)
+    (alone,), together = execute_together(experiment, 1), execute_together(experiment, 3)
+    assert [result.run["ranks_together"] for result in together] == [3, 3, 3]
+    assert (alone.run["slices"], alone.run["ranks_together"]) == (5, 1)
+    for result in together:
+        assert result.run["run_id"] == alone.run["run_id"]
+        for name in METRICS:
+            for part in ("train", "test", "trained"):
+                column = f"{part}_{name}"
+                assert result.epochs[column].tobytes() == alone.epochs[column].tobytes()
+
+
+def test_slices_change_no_metric_by_more_than_its_last_digits(plan):
+    whole, sliced = execute(plan()), execute(plan(slices=4))
+    assert whole.run["run_id"] != sliced.run["run_id"]
+    np.testing.assert_allclose(sliced.epochs["test_loss"], whole.epochs["test_loss"], rtol=1e-5)
+
+
+def test_traffic_of_slices_is_not_known(plan):
+    run = execute(plan(slices=2)).run
+    assert run["traffic_l1_bytes"] is None
+    assert run["flops_per_epoch"] == execute(plan()).run["flops_per_epoch"]
+
+
+def test_repetitions_with_slices_are_trained_one_by_one(plan):
+    experiment = plan(slices=2)
+    together = execute_group(experiment, [0, 1])
+    assert [result.run["lanes"] for result in together] == [1, 1]
+    for repetition, result in enumerate(together):
+        alone = execute(experiment, repetition)
+        assert result.epochs["test_loss"].tobytes() == alone.epochs["test_loss"].tobytes()
+
+
+def test_a_rank_that_cannot_be_prepared_fails_the_run_on_all(plan, monkeypatch):
+    experiment, prepare = plan(slices=2), runs._prepare
+    names = iter(["first", "second"])
+
+    def prepare_once(*arguments):
+        if next(names) == "second":
+            raise MemoryError("no room for the rows")
+        return prepare(*arguments)
+
+    monkeypatch.setattr(runs, "_prepare", prepare_once)
+    for result in execute_together(experiment, 2):
+        assert (result.run["status"], result.run["epochs_completed"]) == ("failed", 0)
+        assert "out of memory: no room for the rows" in result.run["error"]
+
+
+def test_a_rank_without_memory_for_its_slices_fails_the_run_on_all(plan, monkeypatch):
+    class Greedy(runs.SlicedGroup):
+        def __init__(self, *arguments, partners, **options):
+            if partners.rank == 1:
+                raise MemoryError("no room for gradients")
+            super().__init__(*arguments, partners=partners, **options)
+
+    monkeypatch.setattr(runs, "SlicedGroup", Greedy)
+    for result in execute_together(plan(slices=3), 2):
+        assert result.run["status"] == "failed"
+        assert "no room for gradients" in result.run["error"]

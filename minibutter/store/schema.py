@@ -337,8 +337,9 @@ _ORIGIN = [
     _or_null(_provenance("data_source", TEXT, "where the data came from")),
     _or_null(_provenance("data_sha256", TEXT, "SHA-256 of the data as fetched")),
     _or_null(_provenance("lanes", INT32, "repetitions that were trained together; 1: alone")),
-    _provenance("rank", INT32, "MPI rank that did the run"),
+    _provenance("rank", INT32, "MPI rank that did the run, or wrote it down"),
     _provenance("n_ranks", INT32, "MPI ranks of the job"),
+    _provenance("ranks_together", INT32, "ranks that shared out the slices of the run; 1: alone"),
     _provenance("schema_version", INT32, "version of these columns"),
 ]
 

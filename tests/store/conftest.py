@@ -112,6 +112,7 @@ def make_run():
             "lanes": 1,
             "rank": 0,
             "n_ranks": 1,
+            "ranks_together": 1,
             "schema_version": SCHEMA_VERSION,
         }
         run |= columns
