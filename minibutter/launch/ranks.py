@@ -1,8 +1,9 @@
 """Ranks and what they tell each other: how far they are, and that it is over.
 
 The only module that knows mpi4py, and only under a launcher. A rank that waits sleeps; a spinning
-one would burn the energy that its neighbours measure. An exception on one rank stops all of them:
-the others would wait for it for ever (mpi4py documentation, "mpi4py.run").
+one would burn the energy that its neighbours measure. Only ranks that train a network together spin
+within a step, where sleep would take longer than what they wait for. An exception on one rank stops
+all of them: the others would wait for it for ever (mpi4py documentation, "mpi4py.run").
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from minibutter.energy.environment import read_boot_id
 from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow
+from minibutter.nn.partners import Parcels
 from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
 NAP_S = 0.02
@@ -23,6 +25,10 @@ NAP_S = 0.02
 
 SHORTEST_NAP_S = 0.0002
 """Pause of a rank that has just come to a meeting."""
+
+LONGEST_SPIN_S = 0.05
+"""For so long a rank spins that waits within a step for the others: they come in microseconds, or
+are held up by something that takes much longer, such as a disk."""
 
 FORWARDING_S = 1.0
 """Left to the launcher for passing on the last words: MPICH's kills the ranks as soon as one aborts
@@ -87,6 +93,9 @@ class Circle:
         """
         return [value]
 
+    def exchange(self, outgoing: Parcels, incoming: Parcels) -> None:
+        """Move arrays between the ranks, see `nn.partners`. Who is early spins, for a while."""
+
     def split(self, key: Hashable) -> "Circle":
         """The ranks that give the same key."""
         return self
@@ -111,6 +120,18 @@ class _MpiCircle(Circle):
             if meanwhile is not None:
                 meanwhile()
         return self._comm.allgather(value)
+
+    def exchange(self, outgoing: Parcels, incoming: Parcels) -> None:
+        requests = [self._comm.Irecv(array, source=rank) for rank, array in incoming]
+        requests += [self._comm.Isend(array, dest=rank) for rank, array in outgoing]
+        if not requests:
+            return
+        give_up_s = time.perf_counter() + LONGEST_SPIN_S
+        while not requests[0].Testall(requests):
+            if time.perf_counter() < give_up_s:
+                os.sched_yield()  # Where ranks share a core, the other one has work to do.
+            else:
+                time.sleep(SHORTEST_NAP_S)
 
     def split(self, key: Hashable) -> Circle:
         keys = self.meet(key)
