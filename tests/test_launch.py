@@ -15,6 +15,8 @@ from minibutter.energy import open_meter
 from minibutter.launch import job as job_module
 from minibutter.launch import ranks as ranks_module
 from minibutter.launch import sweep as sweep_module
+from minibutter.launch import together as together_module
+from minibutter.launch.together import explain
 from minibutter.nn.training import EpochRow
 from minibutter.provenance import read_provenance
 from minibutter.sweeps.spec import SweepError, parse_sweep
@@ -408,3 +410,45 @@ def test_experiments_that_differ_can_be_told_apart_in_the_tables(tmp_path, capsy
 )  # fmt: skip
 def test_durations_are_written_as_people_say_them(seconds, text):
     assert report.duration_text(seconds) == text
+
+
+# ---------------------------------------------------------------------------------------------
+# Slices
+
+
+SLICED = SMALL | {"slices": [1, 4]}
+
+
+def test_runs_with_slices_are_neither_packed_nor_given_to_a_rank(tmp_path):
+    sweep = parse_sweep(SLICED, "s.toml")
+    for lanes, gang_size in ((16, 1), ("auto", 2)):
+        job = launch.prepare_job(
+            sweep, tmp_path / "out", None, n_ranks=2, lanes=lanes, gang_size=gang_size
+        )
+        assert [group.repetitions for group in job.together] == [(0,), (1,), (0,), (1,)]
+        sizes = [job.experiments[group.experiment_id].spec.size for group in job.together]
+        assert sizes == [400, 400, 100, 100]
+        others = {job.experiments[group.experiment_id].spec.slices for group in job.groups}
+        assert others == {1}
+        assert len(job.pending) == 8
+        alone_us = sum(job.work(group) for group in (*job.together, *job.groups))
+        assert job.total_work == pytest.approx(alone_us)
+
+
+def test_people_are_told_who_trains_together_and_whether_it_pays(tmp_path, monkeypatch):
+    job = launch.prepare_job(parse_sweep(SLICED, "s.toml"), tmp_path / "out", None, n_ranks=6)
+    assert explain(job, 1) == []
+    together, sleep, short = explain(job, 6)
+    assert together == "4 runs are trained by all ranks together, before the others"
+    assert sleep == "2 ranks sleep in runs of 4 slices, which are too few for 6 ranks"
+    assert "ms are too short to be shared out" in short
+    monkeypatch.setattr(together_module.cost, "step_us", lambda *_: 1e4)
+    assert explain(job, 4) == [together]
+
+
+def test_a_sweep_of_slices_without_ranks_is_done_by_one(tmp_path, capsys):
+    sweep = parse_sweep(SLICED, "s.toml")
+    outcome = launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=tmp_path / "out")
+    assert (outcome.n_runs, outcome.n_failed) == (8, 0)
+    assert "together" not in capsys.readouterr().out
+    assert (outcome.runs["ranks_together"] == 1).all()

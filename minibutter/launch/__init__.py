@@ -3,6 +3,7 @@
 Rank 0 reads the sweep, looks into the directory for what is done already, and tells everybody the
 list of what is missing, in groups of repetitions that are trained together. Whoever has nothing
 left to do asks rank 0 for more, and gets the largest groups first. All ranks train, rank 0 too.
+Runs with slices come before: all ranks train them together, one after the other (`together`).
 Results go straight from each rank to its own shards; messages carry grants and progress only. The
 same code runs without MPI, as one rank.
 """

@@ -43,7 +43,8 @@ class Job:
     name : of the sweep.
     out : directory of the results.
     experiments : by id; made when they are asked for.
-    groups : the runs to do, those that take longest first.
+    groups : the runs to do, those that take longest first; but for those of `together`.
+    together : runs with slices, which all ranks train together; those that take longest first.
     n_done : runs that stood in the directory already.
     kept : of runs to do that have a checkpoint, by run id: how many epochs they need not do again.
     notes : what was found and mended in the directory.
@@ -53,19 +54,21 @@ class Job:
     out: Path
     experiments: Mapping[str, Experiment]
     groups: tuple[Group, ...]
+    together: tuple[Group, ...]
     n_done: int
     kept: Mapping[str, int]
     notes: tuple[str, ...]
 
     @property
     def pending(self) -> tuple[tuple[str, int], ...]:
-        """(experiment id, repetition) of the runs to do."""
-        return tuple((group.experiment_id, r) for group in self.groups for r in group.repetitions)
+        """(experiment id, repetition) of the runs to do, in the order in which they are begun."""
+        groups = (*self.together, *self.groups)
+        return tuple((group.experiment_id, r) for group in groups for r in group.repetitions)
 
     @property
     def total_work(self) -> float:
         """Predicted cost of all that is to do, in microseconds of one rank."""
-        return sum(self.work(group) for group in self.groups)
+        return sum(self.work(group) for group in (*self.together, *self.groups))
 
     def work(self, group: Group, n_epochs: int | None = None) -> float:
         """Predicted cost of a group, or of what it does up to some epoch, in microseconds of a
@@ -154,18 +157,32 @@ def prepare_job(
         key: [r for r in repetitions if not _is_done(experiments[key], r, finished)]
         for key, repetitions in asked.items()
     }
+    sliced = {}
+    if set(plan.values()["slices"]) != {1}:
+        sliced = {
+            key: pending.pop(key) for key in plan.experiment_ids if experiments[key].spec.slices > 1
+        }
     job = Job(
         name=sweep.name,
         out=out,
         experiments=experiments,
-        groups=tuple(Group(key, (r,)) for key, missing in pending.items() for r in missing),
-        n_done=n_asked - sum(map(len, pending.values())),
-        kept={run_id: kept[run_id] for run_id in _run_ids(pending) if run_id in kept},
+        groups=_each_alone(pending),
+        together=_each_alone(sliced),
+        n_done=n_asked - sum(map(len, (*pending.values(), *sliced.values()))),
+        kept={run_id: kept[run_id] for run_id in _run_ids(pending | sliced) if run_id in kept},
         notes=tuple(notes),
     )
     groups = _pack(job, pending, n_ranks, lanes, gang_size)
     # Python's sort is stable: groups of equal cost keep the order of the file.
-    return replace(job, groups=tuple(sorted(groups, key=job.length, reverse=True)))
+    return replace(
+        job,
+        groups=tuple(sorted(groups, key=job.length, reverse=True)),
+        together=tuple(sorted(job.together, key=job.length, reverse=True)),
+    )
+
+
+def _each_alone(pending: dict[str, list[int]]) -> tuple[Group, ...]:
+    return tuple(Group(key, (r,)) for key, missing in pending.items() for r in missing)
 
 
 def _run_ids(pending: Mapping[str, Sequence[int]]) -> Iterator[str]:
@@ -198,7 +215,7 @@ def _pack(
     Only as many ranks are kept busy with one experiment as its part of the work is worth: the
     others have other experiments to train.
     """
-    total = job.total_work
+    total = sum(map(job.work, job.groups))
     groups = []
     for key, missing in pending.items():
         experiment = job.experiments[key]

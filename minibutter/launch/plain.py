@@ -12,6 +12,7 @@ from minibutter.launch.node import ENERGY_MODES, IDLE_S
 from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
 from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow
 from minibutter.launch.sweep import EXIT_REFUSED, Outcome, run_sweep
+from minibutter.launch.together import explain
 from minibutter.sweeps import QUICKSTART
 from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
@@ -68,6 +69,7 @@ def opening_lines(job: Job, n_ranks: int) -> list[str]:
         f"{job.name}: {len(job.pending)} runs of {len(job.experiments)} experiments to do{found}; "
         f"{ranks}; results in {job.out}",
         *job.notes,
+        *explain(job, n_ranks),
     ]
     problems = [experiment.problem for experiment in job.experiments.values()]
     lines += [f"cannot run: {problem}" for problem in report.shorten_list(filter(None, problems))]

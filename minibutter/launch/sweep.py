@@ -14,13 +14,23 @@ from threadpoolctl import threadpool_limits
 from minibutter import runs, store
 from minibutter.datasets import DatasetError
 from minibutter.energy.account import NodeAccount
-from minibutter.launch.dealer import Deal, Dealer
+from minibutter.launch.dealer import MARGIN, Deal, Dealer
 from minibutter.launch.estimates import measured_s
 from minibutter.launch.job import AUTO, Group, Job, prepare_job
 from minibutter.launch.node import IDLE_S, Node
-from minibutter.launch.ranks import NAP_S, Alone, LaunchRefused, Progress, Team, find_ranks
+from minibutter.launch.ranks import (
+    NAP_S,
+    Alone,
+    Circle,
+    LaunchRefused,
+    Progress,
+    Team,
+    find_ranks,
+)
 from minibutter.launch.stopping import Stopping, read_limit
+from minibutter.launch.together import Together
 from minibutter.nn.kernels.tiling import Tiling
+from minibutter.nn.slices import compile_sliced_kernels
 from minibutter.nn.training import EpochRow, compile_kernels
 from minibutter.provenance import read_provenance
 from minibutter.runs import RunResult
@@ -162,17 +172,20 @@ def _run_sweep(
     job = ranks.broadcast(decision)
     if isinstance(job, LaunchRefused):
         raise job if ranks.rank == 0 else LaunchRefused()
+    together = Together(job, ranks, node)
 
     if ranks.rank == 0:
         reporter.begin(job, ranks.size)
     for dtype, kernel, tiling in _what_to_compile(job):
         compile_kernels(dtype, kernel, tiling)
+        if job.together:
+            compile_sliced_kernels(dtype)
     training_since_s = time.perf_counter()
-    if job.groups:
+    if job.groups or job.together:
         node.begin()
     if ranks.rank != 0:
         desk = _Desk(worker, ranks, stopping)
-        _work_through(desk, job, ranks, node, data_dir)
+        _work_through(desk, job, ranks, node, together, data_dir)
         ranks.everybody.meet((node.end(), node.notes))
         code = ranks.everybody.meet()[0]
         ranks.part()
@@ -183,7 +196,7 @@ def _run_sweep(
 
     with Dealer(job, widths, ranks, stopping, show) as dealer:
         desk = _Desk(worker, ranks, stopping, dealer)
-        _work_through(desk, job, ranks, node, data_dir)
+        _work_through(desk, job, ranks, node, together, data_dir)
         while not all(progress.is_done for progress in dealer.newest):
             time.sleep(NAP_S)
             dealer.look()
@@ -215,7 +228,8 @@ def _run_sweep(
 
 def _what_to_compile(job: Job) -> list[tuple[str, str, Tiling]]:
     """Type, rung and tiling of all pending runs, each once, in an order that all ranks share."""
-    networks = [job.experiments[group.experiment_id].network for group in job.groups]
+    groups = (*job.together, *job.groups)
+    networks = [job.experiments[group.experiment_id].network for group in groups]
     asked = {(net.dtype, net.kernel, net.tiling): None for net in networks if net is not None}
     return list(asked)
 
@@ -339,12 +353,28 @@ class _Desk:
             self.report(self._newest)
         return self._stopping.is_due_within(epoch_s) or self._ranks.is_told_to_stop()
 
+    @property
+    def seconds_left(self) -> float:
+        """Until this rank is to end; none where it has been told to, infinite without a limit."""
+        return 0.0 if self.should_stop() else self._stopping.seconds_left
+
+    def stop(self) -> None:
+        """All ranks have agreed to end: nothing more is dealt."""
+        if self._dealer is not None:
+            self._dealer.stop()
+
 
 def _work_through(
-    desk: _Desk, job: Job, ranks: Alone | Team, node: Node, data_dir: Path | None
+    desk: _Desk,
+    job: Job,
+    ranks: Alone | Team,
+    node: Node,
+    together: Together,
+    data_dir: Path | None,
 ) -> None:
-    """Train this rank's part of what its gang is dealt, until there is nothing more, or it is to
-    end: what it trains then is kept for the next start."""
+    """Train what all ranks train together, then this rank's part of what its gang is dealt, until
+    there is nothing more, or it is to end: what a rank trains alone is then kept for the next
+    start, and what it trains with others is finished."""
     with (
         # One rank is one core; BLAS is loaded by now, with the kernels.
         threadpool_limits(1),
@@ -352,7 +382,10 @@ def _work_through(
     ):
         tracker = _Tracker(job, ranks.rank, writer, desk.report)
 
-        def train(group: Group, on_ready: Callable[[], None]) -> list[RunResult]:
+        # Ranks that train a run together would have to keep their parts of one checkpoint.
+        keeping = {"checkpoint_dir": job.out, "should_stop": desk.should_stop}
+
+        def train(group: Group, partners: Circle, on_ready: Callable[[], None]) -> list[RunResult]:
             return runs.execute_group(
                 job.experiments[group.experiment_id],
                 group.repetitions,
@@ -362,23 +395,40 @@ def _work_through(
                 data_dir=data_dir,
                 rank=ranks.rank,
                 n_ranks=ranks.size,
+                partners=partners,
                 on_ready=on_ready,
-                on_epoch=partial(tracker.on_epoch, group),
-                checkpoint_dir=job.out,
-                should_stop=desk.should_stop,
+                # One of those who train a run together says how far it is.
+                on_epoch=partial(tracker.on_epoch, group)
+                if partners.rank == 0
+                else lambda *_: tracker.on_waiting(),
                 on_note=partial(_print_note, ranks.rank),
+                **({} if partners.size > 1 else keeping),
             )
 
-        for block in _blocks(desk, node):
-            group = block[node.gang.rank] if node.gang.rank < len(block) else None
-            results = node.train(
-                None if group is None else partial(train, group), tracker.on_waiting
-            )
+        def keep(group: Group, results: list[RunResult]) -> list[RunResult]:
             over = [result for result in results if not result.is_interrupted]
             for result in over:
                 writer.add(result.run, result.epochs)
+            tracker.on_group(group, over)
+            return over
+
+        for group in job.together:
+            # The same on all ranks: none begins what another leaves.
+            left_s = min(ranks.everybody.meet(desk.seconds_left))
+            if left_s <= 0:
+                desk.stop()
+                break
+            if MARGIN * together.predict_s(group) <= left_s:
+                results = together.train(group, train, tracker.on_waiting)
+                if ranks.rank == 0:
+                    keep(group, results)
+        for block in _blocks(desk, node):
+            group = block[node.gang.rank] if node.gang.rank < len(block) else None
+            results = node.train(
+                None if group is None else partial(train, group, Circle()), tracker.on_waiting
+            )
             if group is not None:
-                tracker.on_group(group, over)
+                over = keep(group, results)
                 epochs = job.experiments[group.experiment_id].spec.epochs
                 desk.note(measured_s([result.run for result in over], epochs))
     tracker.on_end()
