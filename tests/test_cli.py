@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from minibutter import cli, hierarchy
+from minibutter import cli, hierarchy, store
 from minibutter.nn.kernels import jit
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.network import ACTIVATIONS, DTYPES, INITIALIZERS
@@ -153,6 +153,39 @@ def test_hierarchy_takes_dimensions_instead_of_a_data_set(call):
     code, out, _ = call("hierarchy", *dimensions, "--kernel", "blas")
     assert code == 0
     assert "not known of kernel 'blas'" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "slices"),
+    [
+        ((), 1),
+        (("--slices", 3), 3),
+        (("--data-parallel",), 2),
+        (("--data-parallel", "--slices", 5), 5),
+    ],
+)
+def test_train_cuts_batches_into_the_slices_that_are_asked_for(call, tmp_path, options, slices):
+    network = ("--dataset", "iris", "--widths", "5,3", "--epochs", 1, "--batch-size", 20)
+    code, _, _ = call("train", *network, *options, "--out", tmp_path / "out")
+    assert code == 0
+    assert store.read_runs(tmp_path / "out")["slices"].tolist() == [slices]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data-parallel", "--slices", 1), "has nothing to share out"),
+        (("--slices", 21), "slices is 21; a batch of 20 rows can be cut into 1 to 20"),
+        (("--slices", 0), "slices = 0: must be greater than or equal to 1"),
+        (("--slices", 2, "--kernel", "blas"), "kernel is 'blas'"),
+    ],
+)
+def test_slices_that_cannot_be_are_refused_in_one_line(call, options, message):
+    network = ("--dataset", "iris", "--widths", "5,3", "--epochs", 1, "--batch-size", 20)
+    code, _, error = call("train", *network, *options)
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

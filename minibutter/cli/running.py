@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from minibutter import launch
 from minibutter.cli.terminal import Bar, Silent, print_json, records
 from minibutter.experiments import plan_experiment
+from minibutter.nn.slices import default_slices
 from minibutter.sweeps.spec import RunSpec, Sweep, SweepError, explain
 from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
@@ -92,6 +93,18 @@ def single_experiment(asked: dict[str, Any], repetitions: int, data_dir: Path | 
     name = f"{stem}-{experiment.experiment_id[:8]}"
     document = spec.model_dump(mode="json", exclude_none=True) | {"repetitions": repetitions}
     return Sweep(name, "a single experiment", ((spec, repetitions),), document)
+
+
+def choose_slices(slices: int | None, is_data_parallel: bool, batch_size: int) -> int:
+    """Parts of a batch, from what `minibutter train` was told of them."""
+    if is_data_parallel and slices == 1:
+        raise SweepError(
+            "--slices 1 with --data-parallel: a batch in one piece has nothing to share out; leave "
+            "one of the two out"
+        )
+    if slices is not None:
+        return slices
+    return default_slices(batch_size) if is_data_parallel else 1
 
 
 def parse_widths(text: str | None) -> tuple[int, ...] | None:

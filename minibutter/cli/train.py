@@ -56,6 +56,19 @@ def train(
     cache_state: Annotated[
         str, typer.Option(help="warm, or cold: caches are emptied before every epoch.")
     ] = "warm",
+    data_parallel: Annotated[
+        bool,
+        typer.Option(
+            "--data-parallel", help="One network over all ranks of mpirun, which share each batch."
+        ),
+    ] = False,
+    slices: Annotated[
+        int | None,
+        typer.Option(
+            help="Parts of a batch that ranks share; changes last digits. Left out: 1, or what "
+            "suits the batch with --data-parallel."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.")] = 0,
     evaluate_train: Annotated[
         bool, typer.Option("--evaluate-train", help="Evaluate the training set too.")
@@ -76,8 +89,9 @@ def train(
     Results go to --out, by default below `results/`; asked for again, finished runs are not redone.
     """
     asked = dict(locals())
-    from minibutter.cli.running import run_and_show, single_experiment
+    from minibutter.cli.running import choose_slices, run_and_show, single_experiment
 
+    asked["slices"] = choose_slices(slices, data_parallel, batch_size)
     run_and_show(
         lambda: single_experiment(asked, repetitions, data_dir),
         out,
