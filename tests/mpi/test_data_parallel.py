@@ -85,6 +85,44 @@ def test_a_rank_that_raises_within_a_step_ends_the_job_with_its_traceback(launch
     assert time.monotonic() - started_s < 120
 
 
+def test_a_signal_to_one_rank_ends_all_after_the_run_and_the_same_command_goes_on(
+    launcher, sliced_sweep
+):
+    whole, stopped = launcher.folder / "whole", launcher.folder / "stopped"
+    launcher.run(None, launcher.mpi_run, sliced_sweep, "--out", whole)
+    script = launcher.scripts / "signalled_slice.py"
+    done = launcher.run(2, script, "SIGUSR1", sliced_sweep, "--out", stopped)
+    assert done.returncode == 75, done.stderr
+    (run,) = pd.read_parquet(stopped / "runs").to_dict("records")
+    assert run["slices"] > 1
+    again = launcher.run(3, launcher.mpi_run, sliced_sweep, "--out", stopped)
+    assert again.returncode == 0, again.stderr
+    pd.testing.assert_frame_equal(
+        launcher.epochs_as_bits(stopped), launcher.epochs_as_bits(whole), check_exact=True
+    )
+
+
+def test_an_interrupt_within_a_step_of_one_rank_ends_all(launcher, sliced_sweep):
+    started_s = time.monotonic()
+    script = launcher.scripts / "signalled_slice.py"
+    done = launcher.run(2, script, "SIGINT", sliced_sweep, "--out", "out")
+    assert done.returncode not in (0, 75)
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started_s < 120
+
+
+def test_a_run_for_which_time_is_too_short_is_left_for_shorter_ones(launcher, sliced_sweep):
+    """Not begun by any rank: the others would wait for it."""
+    arguments = ("--set", "epochs=3,10000000", "--time-limit", "60s", "--out", "out")
+    started_s = time.monotonic()
+    done = launcher.run(2, launcher.mpi_run, sliced_sweep, *arguments)
+    assert done.returncode == 75, done.stderr
+    assert time.monotonic() - started_s < 50
+    runs = pd.read_parquet(launcher.folder / "out" / "runs")
+    assert sorted(runs["slices"]) == [1, 2, 5]
+    assert (runs["epochs"] == 3).all()
+
+
 def test_a_run_that_one_rank_cannot_prepare_is_a_stored_result(launcher, sliced_sweep):
     script = launcher.scripts / "unprepared_rank.py"
     done = launcher.run(2, script, sliced_sweep, "--out", "out")
@@ -110,7 +148,8 @@ def test_joules_of_a_run_are_those_of_all_its_ranks(launcher, sliced_sweep, monk
     )
     machine = build(launcher.folder / "machine", "intel_server2", model)
     monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(machine.root))
-    arguments = ("--out", "out", "--energy", mode, "--idle-seconds", 0.3)
+    # Long enough for ranks that begin and end a little apart on a busy machine.
+    arguments = ("--out", "out", "--energy", mode, "--idle-seconds", 0.3, "--set", "epochs=60")
     done = launcher.run(2, launcher.mpi_run, sliced_sweep, *arguments)
     assert done.returncode == 0, done.stderr
     runs = pd.read_parquet(launcher.folder / "out" / "runs")
