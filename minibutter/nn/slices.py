@@ -28,14 +28,9 @@ from minibutter.nn.network import Network
 from minibutter.nn.noise import SliceNorms
 from minibutter.nn.partners import ALONE, Partners
 from minibutter.nn.shared_sum import SharedSum, collect
+from minibutter.nn.starts import Start, TrainingData, check_batch_size
 from minibutter.nn.summation import Span, cut, pair_up
-from minibutter.nn.training import (
-    Start,
-    TrainingData,
-    TrainingGroup,
-    check_batch_size,
-    make_optimizer,
-)
+from minibutter.nn.training import TrainingGroup, make_optimizer
 
 
 class SlicedGroup(TrainingGroup):
