@@ -418,7 +418,8 @@ def _work_through(
             if left_s <= 0:
                 desk.stop()
                 break
-            if MARGIN * together.predict_s(group) <= left_s:
+            # What one rank trains is kept when time is up; what several train is finished.
+            if ranks.size == 1 or MARGIN * together.predict_s(group) <= left_s:
                 results = together.train(group, train, tracker.on_waiting)
                 if ranks.rank == 0:
                     keep(group, results)
