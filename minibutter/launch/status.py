@@ -162,7 +162,16 @@ def _tried_again(failed: pd.DataFrame, planned: Mapping[str, Experiment]) -> pd.
 
 def _work(planned: Mapping[str, Experiment]) -> dict[str, float]:
     """Predicted cost of one run of every experiment; only their ratios are used."""
-    job = Job("", Path(), dict(planned), (), 0, {}, ())
+    job = Job(
+        name="",
+        out=Path(),
+        experiments=dict(planned),
+        groups=(),
+        together=(),
+        n_done=0,
+        kept={},
+        notes=(),
+    )
     return {key: job.work(Group(key, (0,))) for key in planned}
 
 
