@@ -28,6 +28,9 @@ PATIENCE_S = 2.0
 """After a second signal, for a main thread that is in the middle of a long epoch: Python tells it
 of signals only behind that."""
 
+SAME_S = 0.5
+"""Signals so close together are one: a launcher may pass on what its process group got, too."""
+
 LEFT_AT_ONCE = "left at once; the same command goes on from the last checkpoints"
 
 
@@ -50,7 +53,7 @@ class Stopping(AbstractContextManager):
     def __init__(self, limit: TimeLimit) -> None:
         left_s = math.inf if limit.seconds_left is None else limit.seconds_left
         self._end_s = time.monotonic() + seconds_for_work(left_s)
-        self.is_asked = False
+        self.is_asked, self._asked_s = False, 0.0
         self._before: dict[int, object] = {}
         self._is_over = threading.Event()
 
@@ -89,16 +92,20 @@ class Stopping(AbstractContextManager):
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked:
+        if not self.is_asked:
+            self.is_asked, self._asked_s = True, time.monotonic()
+        elif time.monotonic() - self._asked_s >= SAME_S:
             raise StopNow(f"{signal.Signals(number).name} came twice")
-        self.is_asked = True
 
     def _listen(self) -> None:
         """End the process where the main thread does not hear a second signal."""
-        n_heard = 0
+        first_s = math.inf
         while heard := self._pipe[0].recv(1):
-            n_heard += heard[0] in SIGNALS
-            if n_heard == 2 and not self._is_over.wait(PATIENCE_S):
+            if heard[0] not in SIGNALS:
+                continue
+            first_s = min(first_s, time.monotonic())
+            is_second = time.monotonic() - first_s >= SAME_S
+            if is_second and not self._is_over.wait(PATIENCE_S):
                 print(LEFT_AT_ONCE, file=sys.stderr, flush=True)
                 os._exit(EXIT_TIME_IS_UP)
 

@@ -14,6 +14,7 @@ import pytest
 
 from minibutter import store
 from minibutter.energy.simulated import PowerModel, build
+from minibutter.launch.stopping import SAME_S
 from tests.mpi.conftest import Launcher
 from tests.mpi.killing import kill_family
 
@@ -222,7 +223,7 @@ def test_a_second_signal_ends_all_ranks_at_once(launcher, sweep):
     begun_s = time.monotonic()
     for _ in range(2):
         job.send_signal(signal.SIGUSR1)
-        time.sleep(0.3)
+        time.sleep(2 * SAME_S)
     _, errors = job.communicate(timeout=60)
     assert job.returncode == 75, errors
     assert "SIGUSR1 came twice: left at once" in errors
