@@ -14,6 +14,7 @@ from minibutter.energy.model import Prediction, predict_energy
 from minibutter.experiments import Plan
 from minibutter.launch.forecast import Forecast, forecast
 from minibutter.launch.stopping import read_limit
+from minibutter.store.shards import most_shards
 from minibutter.store.volume import table_bytes
 
 _MOST_MODELLED = 50
@@ -63,11 +64,14 @@ def look_ahead(
     runs = np.where(plan.has_problem, 0, plan.repetitions)
     n_epochs = int(runs @ plan.epochs)
     n_train = int(runs[_evaluates_train(plan)] @ plan.epochs[_evaluates_train(plan)])
-    n_shards = 1 if schedule is None else schedule.n_ranks * max(schedule.n_jobs, 1)
+    n_shards = 1
+    if schedule is not None and schedule.n_jobs:
+        each = most_shards(schedule.makespan_s / schedule.n_jobs)
+        n_shards = min(schedule.n_groups, round(schedule.n_ranks * schedule.n_jobs * each) + 1)
     return Outlook(
         calibration=find_calibration(),
         n_epochs=n_epochs,
-        disk_bytes=table_bytes(n_epochs, n_train, int(runs.sum()), min(n_shards, int(runs.sum()))),
+        disk_bytes=table_bytes(n_epochs, n_train, int(runs.sum()), n_shards),
         schedule=schedule,
         energy=energy,
         energy_scale=scale,

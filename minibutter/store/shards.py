@@ -12,6 +12,7 @@ time, from any machine. `recover` does it, and `ShardWriter` does not mind being
 waits for another: only an exchange of all files (`generations`) keeps commits waiting.
 """
 
+import math
 import os
 import re
 import secrets
@@ -31,6 +32,12 @@ from minibutter.store.rows import epoch_table, run_table
 
 MAX_BUFFERED_EPOCHS = 1_000_000
 """Rows of `epochs` (about 150 MB) that close a shard whatever the time."""
+
+INTERVAL_S, LONGEST_INTERVALS = 2.0, 150
+"""Seconds between the first shards of a writer, and by what they grow: to five minutes. A file has
+60 kB beside its rows, and file systems of clusters do not like millions of files."""
+
+_GROWING_AFTER = 20
 
 _NAME = re.compile(r"part-[^-]+-(?P<host>.+)-(?P<pid>\d+)-\d+-[0-9a-f]+")
 
@@ -59,16 +66,17 @@ class Shard:
 class ShardWriter:
     """Bundles finished runs into shards; one writer a process.
 
-    A shard is closed when `interval_s` has passed since the last one, so that a long run is on the
-    disk at once and short runs share a file, and when the block is left, also through an
-    exception. A kill costs at most the runs that finished within the last `interval_s`. Their
-    checkpoints are removed when it is closed.
+    A shard is closed when some time has passed since the last one, so that short runs share a file,
+    and when the block is left, also through an exception: `interval_s` at first, and after twenty
+    such intervals a twentieth of the time since the begin, up to `LONGEST_INTERVALS` of them. A
+    kill costs at most the runs that finished within that time. Their checkpoints are removed when
+    it is closed.
 
     Parameters
     ----------
     directory : directory of the sweep; `runs` and `epochs` are created in it.
     label : says who wrote, for example "rank3"; part of the file names.
-    interval_s : seconds between two shards.
+    interval_s : seconds between the first shards.
     clock : returns seconds; monotonic.
 
     Examples
@@ -81,7 +89,7 @@ class ShardWriter:
         self,
         directory: str | Path,
         label: str,
-        interval_s: float = 2.0,
+        interval_s: float = INTERVAL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = Path(directory)
@@ -89,7 +97,7 @@ class ShardWriter:
         self._label = re.sub(r"[^A-Za-z0-9_.]", "_", label) or "_"
         self._interval_s = interval_s
         self._clock = clock
-        self._last_flush_s = clock()
+        self._begun_s = self._last_flush_s = clock()
         self._sequence = 0
         self._runs: list[pa.Table] = []
         self._epochs: list[pa.Table] = []
@@ -127,8 +135,10 @@ class ShardWriter:
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
-        """Close a shard if `interval_s` has passed; worth a call during a long run, too."""
-        if self._clock() - self._last_flush_s >= self._interval_s:
+        """Close a shard if it is time to; worth a call during a long run, too."""
+        now_s, first_s = self._clock(), self._interval_s
+        grown_s = min((now_s - self._begun_s) / _GROWING_AFTER, LONGEST_INTERVALS * first_s)
+        if now_s - self._last_flush_s >= max(first_s, grown_s if first_s else 0.0):
             self.flush()
 
     def flush(self) -> None:
@@ -159,6 +169,15 @@ class ShardWriter:
                 else:
                     shard.unfinished("epochs").unlink(missing_ok=True)
                     shard.closed("epochs").unlink(missing_ok=True)
+
+
+def most_shards(seconds: float) -> float:
+    """How many shards a writer closes in that time, at most."""
+    growing_s, longest_s = _GROWING_AFTER * INTERVAL_S, LONGEST_INTERVALS * INTERVAL_S
+    n_first = min(seconds, growing_s) / INTERVAL_S
+    grown = min(max(seconds / growing_s, 1.0), LONGEST_INTERVALS)
+    n_growing = _GROWING_AFTER * math.log(grown)
+    return n_first + n_growing + max(seconds - growing_s * LONGEST_INTERVALS, 0.0) / longest_s
 
 
 def new_shard(directory: Path, label: str, sequence: int) -> Shard:

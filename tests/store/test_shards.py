@@ -164,7 +164,9 @@ def test_short_runs_share_a_shard_and_a_long_run_is_written_at_once(
         writer.add(make_run("long"), make_epochs())
         assert count() == 2
         writer.add(make_run("last"), make_epochs())
-        assert count() == 2
+        clock.now_s += 180.0
+        writer.flush_if_due()
+        assert count() == 2  # A twentieth of an hour and three minutes is more.
         clock.now_s += 11.0
         writer.flush_if_due()
         assert count() == 3
@@ -172,6 +174,24 @@ def test_short_runs_share_a_shard_and_a_long_run_is_written_at_once(
         assert count() == 3  # Nothing to write, no file.
     shards_in_order = sorted((tmp_path / "runs").glob("*.parquet"))
     assert [len(pq.read_table(path)) for path in shards_in_order] == [4, 1, 1]
+
+
+@pytest.mark.parametrize("seconds", [30.0, 1000.0, 86400.0])
+def test_shards_of_a_long_job_hold_more_time_each(tmp_path, monkeypatch, seconds):
+    clock, flushed_s = Clock(), []
+    writer = ShardWriter(tmp_path, "rank0", clock=clock)
+
+    def flush():
+        writer._last_flush_s = clock.now_s
+        flushed_s.append(clock.now_s)
+
+    monkeypatch.setattr(writer, "flush", flush)
+    begun_s = clock.now_s
+    while clock.now_s < begun_s + seconds:
+        clock.now_s += 0.5
+        writer.flush_if_due()
+    assert len(flushed_s) == pytest.approx(shards.most_shards(seconds), rel=0.1)
+    assert max(np.diff(flushed_s)) <= 300.5
 
 
 def test_many_epochs_close_a_shard_before_the_time(tmp_path, make_run, make_epochs, monkeypatch):
