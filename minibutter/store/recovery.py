@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minibutter.store.checkpoints import CHECKPOINTS, checkpoint_path, remove_checkpoints
 from minibutter.store.files import UnreadableShard, host_name, is_alive, sync, writer_of
-from minibutter.store.generations import remove_dead_stages, shared_lock
+from minibutter.store.generations import remove_dead_stages, shared_lock, turn
 from minibutter.store.parquet import SCHEMAS, read_pair
 from minibutter.store.shards import Shard, visible_shards
 from minibutter.store.tables import finished_runs
@@ -45,7 +45,7 @@ def recover(directory: str | Path) -> list[str]:
     directory = Path(directory)
     if not directory.is_dir():
         return []
-    with shared_lock(directory):
+    with turn(directory), shared_lock(directory):
         return [
             *remove_dead_stages(directory),
             *_finish_commits(directory),
