@@ -90,9 +90,11 @@ def forecast(
     fits = epoch_s * MARGIN <= work_s
     too_long = np.zeros(len(plan), np.int64)
     np.add.at(too_long, owners[~fits], (counts * sizes)[~fits])
-    n_whole, rest_s = np.divmod(cost_s[fits], work_s)
+    # The schedule keeps costs in float32, in which a piece must not be longer than its job.
+    piece_s = float(np.nextafter(np.float32(work_s), np.float32(0)))
+    n_whole, rest_s = np.divmod(cost_s[fits], piece_s)
     n_whole = n_whole.astype(np.int64)
-    pieces_s = np.concatenate([np.full(len(n_whole), work_s)[n_whole > 0], rest_s])
+    pieces_s = np.concatenate([np.full(len(n_whole), piece_s)[n_whole > 0], rest_s])
     n_pieces = np.concatenate([(n_whole * counts[fits])[n_whole > 0], counts[fits]])
     result, stride = _replay(pieces_s, n_pieces, n_ranks, work_s)
     total_s = float(cost_s[fits] @ counts[fits])
