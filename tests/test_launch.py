@@ -392,6 +392,19 @@ def test_mpirun_of_another_mpi_is_refused(monkeypatch):
     ranks_module._refuse_another_mpi(4, "Open MPI")
 
 
+def test_tasks_of_srun_that_do_not_know_each_other_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    options = {"reporter": launch.PlainReporter(), "out": tmp_path}
+    with pytest.raises(launch.LaunchRefused, match=r"srun started 4 tasks, .* --mpi=pmi2"):
+        launch.run_sweep(lambda: None, **options)
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    with pytest.raises(launch.LaunchRefused, match=r"^$"):
+        launch.run_sweep(lambda: None, **options)
+    ranks_module.refuse_lonely_tasks({"SLURM_STEP_NUM_TASKS": "1"})
+    ranks_module.refuse_lonely_tasks({})
+
+
 def test_experiments_that_differ_can_be_told_apart_in_the_tables(tmp_path, capsys):
     document = SMALL | {"size": 100, "optimizer": "sgd", "momentum": [0.0, 0.9], "seed": [1, 2]}
     sweep = parse_sweep(document, "s.toml")

@@ -51,11 +51,6 @@ class Deal(NamedTuple):
 
     blocks: tuple[tuple[Group, ...], ...]
 
-    @property
-    def n_groups(self) -> int:
-        """In all blocks together."""
-        return sum(map(len, self.blocks))
-
 
 class Dealer:
     """On rank 0: the schedule, the mailbox, and what is shown meanwhile.

@@ -162,6 +162,8 @@ def prepare_job(
         sliced = {
             key: pending.pop(key) for key in plan.experiment_ids if experiments[key].spec.slices > 1
         }
+    # Several ranks that train a run together keep nothing of it, and find nothing.
+    goes_on = pending | sliced if n_ranks == 1 else pending
     job = Job(
         name=sweep.name,
         out=out,
@@ -169,7 +171,7 @@ def prepare_job(
         groups=_each_alone(pending),
         together=_each_alone(sliced),
         n_done=n_asked - sum(map(len, (*pending.values(), *sliced.values()))),
-        kept={run_id: kept[run_id] for run_id in _run_ids(pending | sliced) if run_id in kept},
+        kept={run_id: kept[run_id] for run_id in _run_ids(goes_on) if run_id in kept},
         notes=tuple(notes),
     )
     groups = _pack(job, pending, n_ranks, lanes, gang_size)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,7 +244,8 @@ class Team:
     def tell_to_stop(self) -> None:
         """On rank 0: ask all others to end at their next epoch."""
         for rank in range(1, self.size):
-            self._answers.append(self._mail.isend(None, dest=rank, tag=self._STOP_TAG))
+            # Not among the answers, which a thread may be looking through.
+            self._sends.append(self._mail.isend(None, dest=rank, tag=self._STOP_TAG))
 
     def is_told_to_stop(self) -> bool:
         """Whether rank 0 has asked this one to end."""
@@ -314,6 +315,26 @@ def find_ranks() -> Alone | Team:
     if any(variable in os.environ for variable in _RANK_VARIABLES):
         return Team()
     return Alone()
+
+
+def refuse_lonely_tasks(environment: Mapping[str, str] = os.environ) -> None:
+    """Tasks of one `srun` that is not told which MPI to serve do not know each other: each would do
+    the whole sweep.
+
+    Raises
+    ------
+    LaunchRefused
+        If this process is one of several such tasks.
+    """
+    n_tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    if not n_tasks.isdecimal() or int(n_tasks) == 1:
+        return
+    raise LaunchRefused(
+        f"srun started {n_tasks} tasks, but none knows the others: use srun --mpi=pmi2, or what "
+        "`srun --mpi=list` has for the MPI of mpi4py, or mpirun; --shard I/K needs no MPI"
+        if environment.get("SLURM_PROCID", "0") == "0"
+        else ""
+    )
 
 
 def _refuse_another_mpi(size: int, library: str) -> None:

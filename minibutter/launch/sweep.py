@@ -26,6 +26,7 @@ from minibutter.launch.ranks import (
     Progress,
     Team,
     find_ranks,
+    refuse_lonely_tasks,
 )
 from minibutter.launch.stopping import Stopping, read_limit
 from minibutter.launch.together import Together
@@ -132,6 +133,8 @@ def run_sweep(
         On all ranks, if the sweep, its data or its directory cannot be used.
     """
     ranks = find_ranks()
+    if isinstance(ranks, Alone) and shard is None:
+        refuse_lonely_tasks()
     try:
         limit = read_limit(time_limit)
     except SweepError as error:
