@@ -392,6 +392,13 @@ def test_mpirun_of_another_mpi_is_refused(monkeypatch):
     ranks_module._refuse_another_mpi(4, "Open MPI")
 
 
+def test_where_no_batch_system_tells_the_end_people_hear_of_it(tmp_path, capsys):
+    sweep = parse_sweep({"name": "s", "dataset": "iris", "size": 40, "depth": 2, "epochs": 1}, "s")
+    options = {"reporter": launch.PlainReporter(), "out": tmp_path, "time_limit": "auto"}
+    assert launch.run_sweep(lambda: sweep, **options).exit_code == 0
+    assert "no batch system says when this job ends" in capsys.readouterr().out
+
+
 def test_tasks_of_srun_that_do_not_know_each_other_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     monkeypatch.setenv("SLURM_PROCID", "0")

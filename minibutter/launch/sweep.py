@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ from typing import Protocol
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from minibutter import runs, store
+from minibutter import report, runs, store
 from minibutter.datasets import DatasetError
 from minibutter.energy.account import NodeAccount
 from minibutter.launch.dealer import MARGIN, Deal, Dealer
@@ -141,8 +141,10 @@ def run_sweep(
         raise LaunchRefused(str(error) if ranks.rank == 0 else "") from None
     try:
         with Stopping(limit) as stopping, Node(ranks, energy, idle_s) as node:
+            is_as_asked = time_limit is None or limit.seconds_left is not None
+            on_limit = [] if is_as_asked else [limit.source]
             return _run_sweep(
-                ranks, node, stopping, read_sweep, reporter, out, data_dir, lanes, shard
+                ranks, node, stopping, read_sweep, reporter, out, data_dir, lanes, shard, on_limit
             )
     except LaunchRefused:
         raise
@@ -161,6 +163,7 @@ def _run_sweep(
     data_dir: Path | None,
     lanes: int | str,
     shard: str | None,
+    on_limit: Sequence[str],
 ) -> Outcome | int:
     started_s = time.perf_counter()
     worker, widths = _find_workers(ranks, node)
@@ -172,6 +175,8 @@ def _run_sweep(
             )
         except (SweepError, DatasetError, store.StoreError) as error:
             decision = LaunchRefused(str(error))
+        if isinstance(decision, Job):
+            decision = replace(decision, notes=(*decision.notes, *on_limit))
     job = ranks.broadcast(decision)
     if isinstance(job, LaunchRefused):
         raise job if ranks.rank == 0 else LaunchRefused()
@@ -426,6 +431,10 @@ def _work_through(
                 results = together.train(group, train, tracker.on_waiting)
                 if ranks.rank == 0:
                     keep(group, results)
+            elif ranks.rank == 0:
+                needed = report.duration_text(MARGIN * together.predict_s(group))
+                title = job.experiments[group.experiment_id].title
+                _print_note(0, f"{title} takes up to {needed} on all ranks: left for a longer job")
         for block in _blocks(desk, node):
             group = block[node.gang.rank] if node.gang.rank < len(block) else None
             results = node.train(

@@ -43,7 +43,7 @@ _SCRIPT = """\
 
 # module load openmpi
 
-# How often a job may queue itself again: more than `minibutter sweep plan --ranks --time-limit` says.
+# How often a job may queue itself again; `minibutter sweep plan --ranks` says how many it takes.
 max_restarts={max_restarts}
 
 # ---- What is done; nothing to edit, but perhaps --mpi. ----
