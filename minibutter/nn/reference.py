@@ -197,7 +197,7 @@ def backward(layers, skip, activation, task, x, y, l1=0.0, l2=0.0):
 
 @dataclass
 class SGD:
-    """v = μ v - η dw,  w += v."""
+    """v = μ v - η dw,  w += v: Keras' form."""
 
     learning_rate: float
     momentum: float = 0.0
@@ -206,6 +206,22 @@ class SGD:
     def update(self, w, dw):
         self.v = self.momentum * self.v - self.learning_rate * dw
         return w + self.v
+
+
+@dataclass
+class TorchSGD:
+    """v = μ v + dw,  d = dw + μ v (Nesterov) or v,  w -= (k η) (d / k)."""
+
+    learning_rate: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    k: int = 1
+    v: np.ndarray | float = 0.0
+
+    def update(self, w, dw):
+        self.v = self.momentum * self.v + dw
+        d = dw + self.momentum * self.v if self.nesterov else self.v
+        return w - (self.k * self.learning_rate) * (d / self.k)
 
 
 @dataclass

@@ -72,6 +72,53 @@ def test_every_optimizer_and_penalty_keeps_the_repetitions_apart(rule, momentum,
 
 
 @EVERY_DTYPE
+@pytest.mark.parametrize("perturbation", [1, 3])
+@pytest.mark.parametrize("options", [{"nesterov": True}, {"momentum_form": "torch"}])
+def test_a_perturbed_group_has_the_bits_of_single_runs(options, perturbation, dtype):
+    network = make_network("classification", "tanh", dtype=dtype)
+    optimizer = make_optimizer("sgd", 0.02, 0.9, perturbation=perturbation, **options)
+    assert_group_has_the_bits_of_single_runs(network, draw_starts(network, 3), optimizer, l2=0.01)
+
+
+def bits_after_training(starts, network, optimizer, epochs=8):
+    """Parameters and last metrics of repetitions that were trained together, as bytes."""
+    group = TrainingGroup(
+        network, [copy_start(start) for start in starts], optimizer, batch_size=BATCH_SIZE, l2=1e-3
+    )
+    for _ in range(epochs):
+        rows = group.run_epoch()
+    assert all(row.is_finite for row in rows)
+    return [
+        group.parameters(number).tobytes() + row.train.tobytes() + row.test.tobytes()
+        for number, row in enumerate(rows)
+    ]
+
+
+@EVERY_DTYPE
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize(
+    ("momentum", "options"),
+    [(0.0, {}), (0.9, {"momentum_form": "torch"}), (0.9, {"nesterov": True})],
+)
+def test_a_perturbation_changes_the_bits_of_whole_runs_unless_it_is_a_power_of_two(
+    momentum, options, n, dtype
+):
+    network = make_network("classification", "tanh", dtype=dtype)
+    starts = draw_starts(network, n)
+
+    def train(k):
+        optimizer = make_optimizer("sgd", 0.05, momentum, perturbation=k, **options)
+        return bits_after_training(starts, network, optimizer)
+
+    usual = train(1)
+    assert train(1) == usual
+    for k in (2, 4, 8):
+        assert train(k) == usual, k
+    for k in (3, 5):
+        assert not any(map(bytes.__eq__, train(k), usual)), k
+
+
+@EVERY_DTYPE
 @pytest.mark.parametrize("count", ["1", "2", "all but one", "all"])
 def test_groups_of_all_sizes_have_the_bits_of_single_runs(count, dtype):
     lanes = lanes_of(dtype)

@@ -122,6 +122,14 @@ OPTIMIZERS = {
         make_optimizer("sgd", 0.02, momentum=0.9),
         lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9),
     ),
+    "sgd_momentum_of_pytorch": (
+        make_optimizer("sgd", 0.02, momentum=0.9, momentum_form="torch"),
+        lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9),
+    ),
+    "sgd_nesterov": (
+        make_optimizer("sgd", 0.02, momentum=0.9, nesterov=True, perturbation=3),
+        lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9, nesterov=True),
+    ),
     "sgd": (
         make_optimizer("sgd", 0.1),
         lambda parameters: torch.optim.SGD(parameters, lr=0.1),

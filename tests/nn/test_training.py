@@ -318,6 +318,24 @@ def test_impossible_optimizer_is_refused_with_the_reason(rule, learning_rate, mo
 
 
 @pytest.mark.parametrize(
+    ("rule", "momentum", "options", "message"),
+    [
+        ("adam", 0.0, {"perturbation": 3}, "perturbation is 3, but adam has none; .*or use sgd"),
+        ("rmsprop", 0.9, {"nesterov": True}, "nesterov is True, but rmsprop has none"),
+        ("rmsprop", 0.9, {"momentum_form": "torch"}, "momentum_form is 'torch', but rmsprop has"),
+        ("sgd", 0.9, {"momentum_form": "jax"}, "momentum_form is 'jax'; it must be one of keras, "),
+        ("sgd", 0.0, {"nesterov": True}, "nesterov without momentum is plain descent"),
+        ("sgd", 0.0, {"perturbation": 0}, "perturbation is 0; it must be a whole number from 1 to"),
+        ("sgd", 0.0, {"perturbation": 1.5}, "perturbation is 1.5; it must be a whole number"),
+        ("sgd", 0.9, {"perturbation": 3}, "perturbation is 3, but in Keras' form of momentum"),
+    ],
+)
+def test_what_only_sgd_has_is_refused_elsewhere(rule, momentum, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(rule, 0.1, momentum, **options)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size is 0; it must be between 1 and the 51 training rows"),

@@ -48,7 +48,7 @@ from minibutter.nn.kernels.tile import RELU as RELU_SUM
 
 RELU, TANH, SIGMOID, GELU = range(4)
 SIGMOID_MSE, SIGMOID_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY = range(3)
-SGD, RMSPROP, ADAM = range(3)
+SGD, RMSPROP, ADAM, TORCH_SGD = range(4)
 
 N_SUMS = len(METRICS) + 1  # the ten metrics, then the weight penalty
 PENALTY = len(METRICS)
@@ -57,13 +57,15 @@ PENALTY = len(METRICS)
 class Optimizer(NamedTuple):
     """An update rule and its constants; which of them matter depends on the rule."""
 
-    rule: int  # SGD, RMSPROP or ADAM
+    rule: int  # SGD ... TORCH_SGD
     learning_rate: float
     momentum: float
     rho: float
     beta_1: float
     beta_2: float
     epsilon: float
+    is_nesterov: bool  # of TORCH_SGD, as is the next
+    perturbation: float  # k of the step (k η) (d / k)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -257,6 +259,16 @@ def update(optimizer, parameters, slots, gradient, step):
     if optimizer.rule == SGD:
         optimizers.sgd_update(
             parameters, slots[0], gradient, optimizer.learning_rate, optimizer.momentum
+        )
+    elif optimizer.rule == TORCH_SGD:
+        optimizers.torch_sgd_update(
+            parameters,
+            slots[0],
+            gradient,
+            optimizer.learning_rate,
+            optimizer.momentum,
+            optimizer.is_nesterov,
+            optimizer.perturbation,
         )
     elif optimizer.rule == RMSPROP:
         optimizers.rmsprop_update(

@@ -121,3 +121,76 @@ def test_first_step_of_adam_is_the_learning_rate_whatever_the_gradient(dtype, as
     # Epsilon, 1e-7 / √0.001 of the gradient, shortens the step of the smallest ones.
     bound = RATE * (1e-7 / math.sqrt(0.001) + 4 * np.finfo(dtype).eps)
     assert_within(w, np.array([-RATE, RATE, -RATE, RATE]), bound)
+
+
+def take_torch_steps(w, gradients, k=1, momentum=0.0, is_nesterov=False):
+    """The parameters after one step for every row of gradients, from zero memory."""
+    w, slot = w.copy(), np.zeros_like(w)
+    for dw in gradients:
+        optimizers.torch_sgd_update(w, slot, dw, RATE, momentum, is_nesterov, float(k))
+    return w
+
+
+TORCH_FORMS = pytest.mark.parametrize(
+    ("momentum", "is_nesterov"), [(0.0, False), (0.9, False), (0.9, True)]
+)
+
+
+@TORCH_FORMS
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 3, 11])
+def test_torch_sgd_has_the_bits_of_its_formula_written_out(k, dtype, momentum, is_nesterov):
+    """NumPy rounds after every operation: nothing was folded, and nothing fused."""
+    rng = np.random.default_rng(7)
+    w, gradients = rng.standard_normal(97).astype(dtype), rng.standard_normal((20, 97))
+    gradients = gradients.astype(dtype)
+    rule, expected = reference.TorchSGD(RATE, momentum, is_nesterov, k), w
+    for dw in gradients:
+        expected = rule.update(expected, dw)
+    actual = take_torch_steps(w, gradients, k, momentum, is_nesterov)
+    assert actual.tobytes() == expected.tobytes()
+
+
+@TORCH_FORMS
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_perturbation_that_is_a_power_of_two_changes_no_bit(dtype, momentum, is_nesterov):
+    rng = np.random.default_rng(8)
+    w, gradients = rng.standard_normal(997).astype(dtype), rng.standard_normal((30, 997))
+    gradients = gradients.astype(dtype)
+    usual = take_torch_steps(w, gradients, 1, momentum, is_nesterov).tobytes()
+    for k in (1, 2, 4, 8):
+        assert take_torch_steps(w, gradients, k, momentum, is_nesterov).tobytes() == usual, k
+    for k in (3, 5, 7, 9, 11):
+        assert take_torch_steps(w, gradients, k, momentum, is_nesterov).tobytes() != usual, k
+
+
+@pytest.mark.parametrize("k", [3, 5, 7, 9, 11])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_perturbation_changes_last_bits_of_many_steps_and_of_fewer_weights(dtype, k):
+    rng, rate = np.random.default_rng(9), 0.1
+
+    def after_a_step(k, w, gradient):
+        w = w.copy()
+        optimizers.torch_sgd_update(w, np.zeros_like(w), gradient, rate, 0.0, False, float(k))
+        return w
+
+    gradient, weights = rng.standard_normal((2, 100_000)).astype(dtype)
+    weights *= 0.05
+    steps, perturbed = (after_a_step(each, np.zeros_like(weights), gradient) for each in (1, k))
+    share = np.mean(steps != perturbed)
+    # How many depends on k, and on how k η happens to round.
+    assert 0.2 <= share <= 0.65
+    assert np.max(np.abs(perturbed / steps - 1)) <= 1.2 * np.finfo(dtype).eps
+    usual, other = (after_a_step(each, weights, gradient) for each in (1, k))
+    assert 0.15 <= np.mean(usual != other) <= 0.45
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_without_momentum_both_forms_of_sgd_have_the_same_bits(dtype):
+    rng = np.random.default_rng(10)
+    w, gradients = rng.standard_normal(65).astype(dtype), rng.standard_normal((20, 65))
+    gradients, keras = gradients.astype(dtype), w.copy()
+    update = make_update("sgd", 65, dtype)
+    for step, dw in enumerate(gradients, start=1):
+        update(keras, dw, step)
+    assert take_torch_steps(w, gradients).tobytes() == keras.tobytes()
