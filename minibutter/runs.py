@@ -246,7 +246,14 @@ def _pack(
 
 def _make_group(experiment: Experiment, starts: list[Start], partners: Partners) -> TrainingGroup:
     spec = experiment.spec
-    optimizer = make_optimizer(spec.optimizer, spec.learning_rate, spec.momentum)
+    optimizer = make_optimizer(
+        spec.optimizer,
+        spec.learning_rate,
+        spec.momentum,
+        nesterov=spec.nesterov,
+        momentum_form=spec.momentum_form,
+        perturbation=spec.perturbation,
+    )
     options = {
         "batch_size": min(spec.batch_size, experiment.n_train),
         "l1": spec.l1,

@@ -424,6 +424,30 @@ def test_the_streams_of_a_run_follow_from_its_id_alone(plan, monkeypatch):
     assert {key[2] for key in asked} == {"split", "init", "shuffle", "label_noise"}
 
 
+@pytest.mark.parametrize(
+    "momentum",
+    [{}, {"momentum": 0.9, "momentum_form": "torch"}, {"momentum": 0.9, "nesterov": True}],
+)
+def test_perturbed_runs_start_where_the_others_do_and_see_the_same_batches(plan, momentum):
+    options = {"optimizer": "sgd", "learning_rate": 0.1, "activation": "tanh"} | momentum
+
+    def parts(experiment):
+        start = runs._prepare(experiment, 0, runs._find_data(experiment, None))
+        return start.parameters.tobytes(), start.data.x_train.tobytes(), start.shuffle.random()
+
+    usual = plan(**options)
+    results = {}
+    for k in (1, 2, 3):
+        experiment = plan(**options, perturbation=k)
+        assert (experiment.experiment_id == usual.experiment_id) == (k == 1)
+        assert experiment.stream_id == usual.experiment_id
+        assert parts(experiment) == parts(usual)
+        result = execute(experiment)
+        assert result.run["perturbation"] == k
+        results[k] = [result.epochs[f"test_{name}"].tobytes() for name in METRICS]
+    assert results[2] == results[1]
+
+
 @pytest.mark.usefixtures("server_caches")
 def test_cold_caches_change_no_metric_but_the_id(plan):
     warm, cold = plan(), plan(cache_state="cold")

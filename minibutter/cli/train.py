@@ -31,6 +31,13 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 256,
     optimizer: Annotated[str, typer.Option(help="adam, rmsprop or sgd.")] = "adam",
     momentum: Annotated[float, typer.Option(help="Of sgd and rmsprop.")] = 0.0,
+    nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's, of sgd.")] = False,
+    momentum_form: Annotated[
+        str, typer.Option(help="keras or torch: where the learning rate of sgd enters.")
+    ] = "keras",
+    perturbation: Annotated[
+        int, typer.Option(help="k of sgd's step (k η) (d / k), which changes its rounding.")
+    ] = 1,
     activation: Annotated[str, typer.Option(help="relu, tanh, sigmoid or gelu.")] = "relu",
     initializer: Annotated[
         str, typer.Option(help="glorot_uniform or he_uniform.")

@@ -55,9 +55,10 @@ class Experiment:
     Attributes
     ----------
     experiment_id : 128-bit hash of the canonical content.
-    stream_id : of the same experiment with warm caches and uncut batches: random streams follow
-        from it, so that cold caches change durations and energies and no other number, and slices
-        change last digits only.
+    stream_id : of the same experiment with warm caches, uncut batches and no perturbation: random
+        streams follow from it, so that cold caches change durations and energies and no other
+        number, slices change last digits only, and perturbed runs start where the others do and
+        see the same batches.
     spec : as it was asked for.
     repetitions : runs wanted, numbered from 0.
     info : dimensions of the data set; None where it cannot be read.
@@ -162,7 +163,7 @@ def make_experiment(
 ) -> Experiment:
     """The experiment of a specification that was resolved, with its id if that is known."""
     content = None
-    borrows_streams = spec.cache_state == "cold" or spec.slices > 1
+    borrows_streams = spec.cache_state == "cold" or spec.slices > 1 or spec.perturbation != 1
     if experiment_id is None or borrows_streams:
         content = identity_content(spec, resolved)
     stream_id = experiment_id = experiment_id or identity.experiment_id(content)
@@ -183,7 +184,7 @@ def make_experiment(
     )
 
 
-_LEAVE_STREAMS = ("cache_state", "slices")
+_LEAVE_STREAMS = ("cache_state", "slices", "perturbation")
 """Keys that choose no other random numbers: runs that differ in them can be compared."""
 
 # Keys of a specification that decide on an entry of `identity_content`, where it is not that key
@@ -193,6 +194,7 @@ CONTENT_DEPENDS_ON = {
     "target": ("dataset", "target", "task"),
     "task": ("dataset", "target", "task"),
     "shape": ("shape", "depth", "widths"),
+    "momentum_form": ("momentum_form", "momentum", "nesterov"),
     "batch_size": ("batch_size", "dataset", "target", "task", "test_split", "split_method"),
 }
 

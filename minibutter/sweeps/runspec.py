@@ -61,6 +61,18 @@ class RunSpec(BaseModel):
     optimizer: str = Field("adam", description="update rule")
     learning_rate: FiniteFloat = Field(1e-4, gt=0, description="step size")
     momentum: FiniteFloat = Field(0.0, ge=0, lt=1, description="of sgd and rmsprop")
+    nesterov: bool = Field(False, description="Nesterov's momentum, of sgd, as in PyTorch")
+    momentum_form: Literal["keras", "torch"] = Field(
+        "keras",
+        description="of sgd: whether the learning rate enters the buffer of momentum, as in"
+        " Keras, or multiplies what comes out of it, as in PyTorch",
+    )
+    perturbation: int = Field(
+        1,
+        ge=1,
+        le=2**20,
+        description="k of sgd's step (k η) (d / k), which changes nothing but its rounding",
+    )
     batch_size: Count = Field(256, description="rows per step")
     epochs: Count = Field(3000, description="passes over the training set")
     l1: FiniteFloat = Field(0.0, ge=0, description="penalty on Σ|w| of every layer")
@@ -118,20 +130,40 @@ class RunSpec(BaseModel):
                 f"momentum = {self.momentum} with optimizer = 'adam', which has its own; "
                 "leave momentum out, or use sgd or rmsprop"
             )
+        self._check_what_is_sgds()
         return self
+
+    def _check_what_is_sgds(self) -> None:
+        for key in ("nesterov", "momentum_form", "perturbation"):
+            if self.optimizer != "sgd" and getattr(self, key) != _default(key):
+                raise ValueError(
+                    f"{key} = {getattr(self, key)!r} with optimizer = {self.optimizer!r}, which "
+                    f"has none; leave {key} out, or use sgd"
+                )
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov = True needs momentum, as in momentum = 0.9")
+        is_keras = self.momentum_form == "keras" and not self.nesterov
+        if self.perturbation != 1 and self.momentum > 0 and is_keras:
+            raise ValueError(
+                f"perturbation = {self.perturbation} with Keras' momentum, which has the learning "
+                "rate within its buffer; give momentum_form = 'torch' or nesterov = true, to the "
+                "runs with perturbation = 1 too"
+            )
 
     def canonical(self) -> dict[str, Any]:
         """The specification as plain values, with one spelling for what is the same network.
 
         All shapes coincide at depth 2, one hidden layer, and explicit widths leave of the shape
-        only whether there are skips. Warm caches and a single slice are not mentioned: they are
-        what there always was, and ids do not change with every new field.
+        only whether there are skips. Of later keys the defaults are not mentioned: they are
+        what there always was, and ids do not change with every new field. Without momentum, and
+        for Nesterov's, there is one form of it.
         """
         content = self.model_dump(mode="json")
-        if self.cache_state == "warm":
-            del content["cache_state"]
-        if self.slices == 1:
-            del content["slices"]
+        for key in LATER_KEYS:
+            if getattr(self, key) == _default(key):
+                del content[key]
+        if self.momentum == 0 or self.nesterov:
+            content.pop("momentum_form", None)
         content["shape"] = self.network_shape
         return content
 
@@ -145,9 +177,16 @@ class RunSpec(BaseModel):
         return self.shape
 
 
+def _default(key: str) -> Any:
+    return RunSpec.model_fields[key].default
+
+
 SPEC_KEYS: tuple[str, ...] = tuple(RunSpec.model_fields)
 
-RULE_KEYS = ("widths", "optimizer", "momentum")
+LATER_KEYS = ("cache_state", "slices", "nesterov", "momentum_form", "perturbation")
+"""Keys that are younger than the first ids: part of an identity where they are not the default."""
+
+RULE_KEYS = ("widths", "optimizer", "momentum", "nesterov", "momentum_form", "perturbation")
 """The keys whose values the rules across keys read; of others they ask only whether they are given,
 which all cells of a grid answer alike."""
 

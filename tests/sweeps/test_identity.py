@@ -37,11 +37,26 @@ def test_ids_of_today_stay_what_they_are():
         {"on_divergence": "stop"}, {"target": "y"}, {"task": "regression"},
         {"tile_rows": 4}, {"tile_columns": 32}, {"block_rows": 48}, {"block_depth": 64},
         {"block_columns": 96}, {"slices": 2},
+        {"perturbation": 3, "optimizer": "sgd"},
+        {"nesterov": True, "optimizer": "sgd", "momentum": 0.9},
+        {"momentum_form": "torch", "optimizer": "sgd", "momentum": 0.9},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_every_field_that_can_change_a_row_changes_the_id(change):
-    assert id_of(RunSpec(**{**SPEC.model_dump(), **change})) != id_of(SPEC)
+    key, value = next(iter(change.items()))
+    changed = RunSpec(**{**SPEC.model_dump(), **change})
+    assert getattr(SPEC, key) != value
+    assert id_of(changed) != id_of(changed.model_copy(update={key: getattr(SPEC, key)}))
+
+
+def test_without_momentum_and_with_nesterovs_there_is_one_form_of_it():
+    def ids(**options):
+        spec = SPEC.model_dump() | {"optimizer": "sgd"} | options
+        return {id_of(RunSpec(**spec | {"momentum_form": form})) for form in ("keras", "torch")}
+
+    assert len(ids()) == len(ids(momentum=0.9, nesterov=True)) == 1
+    assert len(ids(momentum=0.9)) == 2
 
 
 def test_all_shapes_are_one_experiment_at_depth_2():

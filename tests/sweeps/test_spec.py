@@ -81,6 +81,12 @@ def test_whole_numbers_are_accepted_where_real_ones_are_meant():
         ({"grid": []}, "needs at least one grid"),
         ({"widths": [3, 10]}, "widths stand instead of size and depth"),
         ({"label_noise": 1.5}, "label_noise = 1.5"),
+        ({"perturbation": [1, 3]}, "perturbation = 3 with optimizer = 'adam', which has none"),
+        ({"perturbation": 0}, "perturbation = 0"),
+        ({"optimizer": ["sgd", "adam"], "nesterov": True}, "nesterov = True needs momentum"),
+        ({"optimizer": "rmsprop", "momentum_form": "torch"}, "momentum_form = 'torch' with opt"),
+        ({"optimizer": "sgd", "momentum": [0.0, 0.9], "perturbation": [1, 3]},
+         "perturbation = 3 with Keras' momentum, .* give momentum_form = 'torch' or nesterov"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_file_key_value_and_rule(change, message):
