@@ -145,6 +145,7 @@ class Network:
             activation=ACTIVATIONS[self.activation],
             loss=LOSSES[self.task],
             repetitions=1,
+            multiplier=np.ones(self.depth),
         )
 
     def initial_parameters(self, initializer: str, rng: np.random.Generator) -> np.ndarray:

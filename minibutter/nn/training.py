@@ -17,11 +17,11 @@ from minibutter.nn.kernels.jit import compile_once
 from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
 from minibutter.nn.kernels.tiling import DEFAULT_TILING, Tiling
 from minibutter.nn.network import Network, check_penalty
+from minibutter.nn.parameterization import Parameterization
 from minibutter.nn.starts import Start, TrainingData, check_starts, is_binary
 from minibutter.nn.state import TrainingState, digest_arrays, pack_generator
 
 OPTIMIZERS: dict[str, int] = {"adam": epoch.ADAM, "rmsprop": epoch.RMSPROP, "sgd": epoch.SGD}
-
 
 MOMENTUM_FORMS: tuple[str, ...] = ("keras", "torch")
 
@@ -79,6 +79,9 @@ def make_optimizer(
         epsilon=1e-7,
         is_nesterov=bool(nesterov),
         perturbation=float(perturbation),
+        part_stop=np.array([np.iinfo(np.int64).max]),
+        part_rate=np.ones(1),
+        part_epsilon=np.ones(1),
     )
 
 
@@ -143,6 +146,7 @@ class Trainer:
     l1, l2 : penalty factors on the weights of every layer.
     evaluate_train : whether to evaluate the training set at the end of every epoch.
     records_metrics : whether to measure all ten metrics, or only the loss; the others are NaN then.
+    parameterization : see `TrainingGroup`.
 
     Raises
     ------
@@ -184,6 +188,8 @@ class TrainingGroup:
     starts : 1 to LANES repetitions (`layout.lanes_of`) whose data have the same shapes, and that
         have done equally many epochs. A single one's parameters are trained in place.
     optimizer, batch_size, l1, l2, evaluate_train, records_metrics : as for `Trainer`.
+    parameterization : whose learning rates are folded into the optimizer, and whose multipliers
+        into the penalties; the parameters are the effective ones. None: one rate for all.
 
     Attributes
     ----------
@@ -209,17 +215,22 @@ class TrainingGroup:
         l2: float = 0.0,
         evaluate_train: bool = False,
         records_metrics: bool = True,
+        parameterization: Parameterization | None = None,
     ) -> None:
         check_starts(network, starts, batch_size)
         check_penalty(l1, l2)
         self.network = network
-        self.optimizer = optimizer
         self.steps, self.epochs = starts[0].steps, starts[0].epochs
         self._n_starts = len(starts)
         repetitions = 1 if len(starts) == 1 else lanes_of(network.dtype)
         # Lanes that nobody asked for repeat the first repetition; nobody reads them.
         starts = [*starts, *[starts[0]] * (repetitions - len(starts))]
         self._topology = network.topology._replace(repetitions=repetitions)
+        if parameterization is not None:
+            optimizer = parameterization.fold_into(optimizer, network)
+            self._topology = self._topology._replace(multiplier=parameterization.multipliers)
+        stop = np.minimum(optimizer.part_stop, network.num_parameters) * repetitions
+        self.optimizer = optimizer._replace(part_stop=stop)
         self._work = self._make_workspace(batch_size, repetitions)
         self._slots = aligned_zeros((2, network.num_parameters * repetitions), network.dtype)
         if repetitions == 1:

@@ -66,6 +66,10 @@ class Optimizer(NamedTuple):
     epsilon: float
     is_nesterov: bool  # of TORCH_SGD, as is the next
     perturbation: float  # k of the step (k η) (d / k)
+    # Parts of the parameter vector one behind the other, each with factors of its own:
+    part_stop: np.ndarray  # (parts,) int64: where each ends; the last may be said to end later
+    part_rate: np.ndarray  # (parts,) float64: over learning_rate
+    part_epsilon: np.ndarray  # (parts,) float64: over epsilon
 
 
 # ---------------------------------------------------------------------------------------------
@@ -225,7 +229,8 @@ def backward_input(topology, parameters, work, layer, dz):
 
 @kernel
 def penalty(topology, parameters, totals, l1, l2):
-    """l1 Σ|w| + l2 Σ w² over the weights of every layer; biases are free.
+    """l1 Σ|w| + l2 Σ w² over the weights of every layer, as they are before their multiplier;
+    biases are free.
 
     Writes: totals (R,) float64. Reads: parameters (P * R,).
     """
@@ -235,7 +240,8 @@ def penalty(topology, parameters, totals, l1, l2):
         return
     for layer in range(topology.fan_out.size):
         w = layer_weights(topology, parameters, layer)[: topology.fan_in[layer]]
-        losses.penalty_forward(totals, w.reshape(-1, topology.repetitions), l1, l2)
+        m = topology.multiplier[layer]
+        losses.penalty_forward(totals, w.reshape(-1, topology.repetitions), l1 / m, l2 / (m * m))
 
 
 @kernel
@@ -246,7 +252,8 @@ def add_penalty_gradient(topology, parameters, gradient, l1, l2):
     for layer in range(topology.fan_out.size):
         w = layer_weights(topology, parameters, layer)[: topology.fan_in[layer]]
         dw = layer_weights(topology, gradient, layer)[: topology.fan_in[layer]]
-        losses.penalty_backward(dw.reshape(dw.size), w.reshape(w.size), l1, l2)
+        m = topology.multiplier[layer]
+        losses.penalty_backward(dw.reshape(dw.size), w.reshape(w.size), l1 / m, l2 / (m * m))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -256,43 +263,26 @@ def add_penalty_gradient(topology, parameters, gradient, l1, l2):
 @kernel
 def update(optimizer, parameters, slots, gradient, step):
     """One step of the optimizer; slots (2, P * R) are its memory, step counts from 1."""
-    if optimizer.rule == SGD:
-        optimizers.sgd_update(
-            parameters, slots[0], gradient, optimizer.learning_rate, optimizer.momentum
-        )
-    elif optimizer.rule == TORCH_SGD:
-        optimizers.torch_sgd_update(
-            parameters,
-            slots[0],
-            gradient,
-            optimizer.learning_rate,
-            optimizer.momentum,
-            optimizer.is_nesterov,
-            optimizer.perturbation,
-        )
-    elif optimizer.rule == RMSPROP:
-        optimizers.rmsprop_update(
-            parameters,
-            slots[0],
-            slots[1],
-            gradient,
-            optimizer.learning_rate,
-            optimizer.momentum,
-            optimizer.rho,
-            optimizer.epsilon,
-        )
-    else:
-        optimizers.adam_update(
-            parameters,
-            slots[0],
-            slots[1],
-            gradient,
-            step,
-            optimizer.learning_rate,
-            optimizer.beta_1,
-            optimizer.beta_2,
-            optimizer.epsilon,
-        )
+    start = 0
+    for part in range(optimizer.part_stop.size):
+        stop = min(optimizer.part_stop[part], parameters.size)
+        w, dw = parameters[start:stop], gradient[start:stop]
+        first, second = slots[0][start:stop], slots[1][start:stop]
+        rate = optimizer.learning_rate * optimizer.part_rate[part]
+        epsilon = optimizer.epsilon * optimizer.part_epsilon[part]
+        mu = optimizer.momentum
+        if optimizer.rule == SGD:
+            optimizers.sgd_update(w, first, dw, rate, mu)
+        elif optimizer.rule == TORCH_SGD:
+            optimizers.torch_sgd_update(
+                w, first, dw, rate, mu, optimizer.is_nesterov, optimizer.perturbation
+            )
+        elif optimizer.rule == RMSPROP:
+            optimizers.rmsprop_update(w, first, second, dw, rate, mu, optimizer.rho, epsilon)
+        else:
+            beta_1, beta_2 = optimizer.beta_1, optimizer.beta_2
+            optimizers.adam_update(w, first, second, dw, step, rate, beta_1, beta_2, epsilon)
+        start = stop
 
 
 @kernel
