@@ -22,6 +22,7 @@ from minibutter.energy.counters import EpochCounts, HardwareCounters, counters_o
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import Experiment
+from minibutter.nn.parameterization import GAUSSIAN, Parameterization, make_parameterization
 from minibutter.nn.partners import ALONE, Partners
 from minibutter.nn.slices import SlicedGroup
 from minibutter.nn.training import EpochRow, Start, TrainingData, TrainingGroup, make_optimizer
@@ -203,8 +204,27 @@ def _prepare(experiment: Experiment, repetition: int, dataset: Dataset) -> Start
         x_test=as_network_type(dataset.x[test]),
         y_test=as_network_type(dataset.y[test]),
     )
-    parameters = network.initial_parameters(spec.initializer, stream("init"))
+    scales = _parameterization(experiment)
+    if scales is None:
+        parameters = network.initial_parameters(spec.initializer, stream("init"))
+    else:
+        parameters = scales.initial_parameters(network, stream("init"))
     return Start(parameters, data, stream("shuffle"))
+
+
+def _parameterization(experiment: Experiment) -> Parameterization | None:
+    """Of Gaussian first weights; uniform ones have one learning rate for all."""
+    spec = experiment.spec
+    if spec.initializer != GAUSSIAN:
+        return None
+    return make_parameterization(
+        spec.parameterization,
+        experiment.network,
+        spec.optimizer,
+        spec.sigma0,
+        spec.bias_multiplier,
+        spec.base_width,
+    )
 
 
 def _make_groups(
@@ -259,6 +279,7 @@ def _make_group(experiment: Experiment, starts: list[Start], partners: Partners)
         "l1": spec.l1,
         "l2": spec.l2,
         "evaluate_train": spec.evaluate_train,
+        "parameterization": _parameterization(experiment),
     }
     if spec.slices == 1:
         return TrainingGroup(experiment.network, starts, optimizer, **options)

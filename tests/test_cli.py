@@ -19,6 +19,7 @@ from minibutter import cli, hierarchy, store
 from minibutter.nn.kernels import jit
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.network import ACTIVATIONS, DTYPES, INITIALIZERS
+from minibutter.nn.parameterization import GAUSSIAN, PARAMETERIZATIONS
 from minibutter.nn.training import OPTIMIZERS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -427,7 +428,8 @@ def test_every_command_has_help_and_stands_in_the_readme(command):
     [
         ("kernel", RUNGS),
         ("activation", ACTIVATIONS),
-        ("initializer", INITIALIZERS),
+        ("initializer", (*INITIALIZERS, GAUSSIAN)),
+        ("parameterization", PARAMETERIZATIONS),
         ("optimizer", OPTIMIZERS),
         ("dtype", DTYPES),
     ],

@@ -14,8 +14,11 @@ from minibutter.energy.simulated import PowerModel, build
 from minibutter.nn.kernels import tiling
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
+from minibutter.nn.parameterization import make_parameterization
+from minibutter.nn.training import TrainingGroup, make_optimizer
 from minibutter.provenance import read_provenance
 from minibutter.store.schema import COUNTERS
+from minibutter.sweeps.identity import random_stream
 from tests.counters import STEP, FakePackage
 from tests.executions import bits, execute, execute_group, ticking_meter
 from tests.partners import on_ranks
@@ -446,6 +449,35 @@ def test_perturbed_runs_start_where_the_others_do_and_see_the_same_batches(plan,
         assert result.run["perturbation"] == k
         results[k] = [result.epochs[f"test_{name}"].tobytes() for name in METRICS]
     assert results[2] == results[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"parameterization": "standard"},
+        {"parameterization": "ntk", "bias_multiplier": 0.5},
+        {"parameterization": "mup", "base_width": 4},
+    ],
+    ids=lambda options: options["parameterization"],
+)
+def test_a_run_is_trained_in_its_parameterization(plan, options):
+    experiment = plan(initializer="gaussian", sigma0=1.4, learning_rate=0.01, epochs=1, **options)
+    scales = make_parameterization(
+        options["parameterization"], experiment.network, "adam", 1.4,
+        options.get("bias_multiplier", 1.0), options.get("base_width"),
+    )  # fmt: skip
+    stream = random_stream(experiment.stream_id, 0, "init", 0)
+    expected = scales.initial_parameters(experiment.network, stream)
+    start = runs._prepare(experiment, 0, runs._find_data(experiment, None))
+    assert start.parameters.tobytes() == expected.tobytes()
+    group = TrainingGroup(
+        experiment.network, [start], make_optimizer("adam", 0.01),
+        batch_size=experiment.spec.batch_size, parameterization=scales,
+    )  # fmt: skip
+    result = execute(experiment)
+    assert result.run["status"] == "completed"
+    assert result.run["parameterization"] == options["parameterization"]
+    assert result.epochs["test_loss"][0] == np.float32(group.run_epoch()[0].test[0])
 
 
 @pytest.mark.usefixtures("server_caches")

@@ -40,8 +40,14 @@ def train(
     ] = 1,
     activation: Annotated[str, typer.Option(help="relu, tanh, sigmoid or gelu.")] = "relu",
     initializer: Annotated[
-        str, typer.Option(help="glorot_uniform or he_uniform.")
+        str, typer.Option(help="glorot_uniform, he_uniform or gaussian.")
     ] = "glorot_uniform",
+    parameterization: Annotated[str, typer.Option(help="standard, ntk or mup.")] = "standard",
+    sigma0: Annotated[float, typer.Option(help="Of gaussian: variance sigma0² / fan_in.")] = 1.0,
+    bias_multiplier: Annotated[float, typer.Option(help="Of the biases of ntk.")] = 1.0,
+    base_width: Annotated[
+        int | None, typer.Option(help="Of mup: hidden width at which it is standard.")
+    ] = None,
     l1: Annotated[float, typer.Option(help="Penalty on Σ|w|.")] = 0.0,
     l2: Annotated[float, typer.Option(help="Penalty on Σw².")] = 0.0,
     label_noise: Annotated[float, typer.Option(help="Fraction of wrong training labels.")] = 0.0,

@@ -16,6 +16,7 @@ from minibutter.experiments.resolved import (
 from minibutter.nn.cost import BUILT_IN, CostModel
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
+from minibutter.nn.parameterization import GAUSSIAN
 from minibutter.nn.shapes import SHAPES, format_widths
 from minibutter.nn.traffic import Workload
 from minibutter.nn.training import OPTIMIZERS
@@ -41,7 +42,7 @@ CHECKS: Checks = {
     "dataset": _check_dataset,
     "shape": _one_of(SHAPES),
     "activation": _one_of(ACTIVATIONS),
-    "initializer": _one_of(INITIALIZERS),
+    "initializer": _one_of((*INITIALIZERS, GAUSSIAN)),
     "optimizer": _one_of(OPTIMIZERS),
     "kernel": _one_of(RUNGS),
 }

@@ -47,9 +47,9 @@ class Resolved:
 
 # What `resolve` does not look at. A new key of a specification is looked at until it stands here.
 UNRESOLVED_KEYS = (
-    "initializer", "optimizer", "learning_rate", "momentum", "nesterov",
-    "momentum_form", "perturbation", "epochs", "l1", "l2", "label_noise",
-    "seed", "evaluate_train", "on_divergence",
+    "initializer", "parameterization", "sigma0", "bias_multiplier", "base_width", "optimizer",
+    "learning_rate", "momentum", "nesterov", "momentum_form", "perturbation", "epochs",
+    "l1", "l2", "label_noise", "seed", "evaluate_train", "on_divergence",
 )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ _MAX_COLUMNS = 4
 _MAX_PANELS = 64
 
 _SETTINGS = (
-    "activation", "initializer", "optimizer", "learning_rate", "momentum", "nesterov",
+    "activation", "initializer", "parameterization", "sigma0", "bias_multiplier", "base_width",
+    "optimizer", "learning_rate", "momentum", "nesterov",
     "momentum_form", "perturbation", "batch_size", "epochs",
     "l1", "l2", "label_noise", "test_split", "split_method", "dtype", "kernel",
     "cache_state", "slices", "seed",

@@ -26,6 +26,9 @@ def _powers(first: int, last: int) -> tuple[int, ...]:
 _ALWAYS = {
     "activation": ("relu",),
     "initializer": ("glorot_uniform",),
+    "nesterov": (False,),
+    "momentum_form": ("keras",),
+    "perturbation": (1,),
     "dtype": ("float32",),
     "test_split": (0.2,),
     "split_method": ("shuffled",),

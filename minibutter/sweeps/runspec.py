@@ -58,6 +58,16 @@ class RunSpec(BaseModel):
     )
     activation: str = Field("relu", description="of the hidden layers")
     initializer: str = Field("glorot_uniform", description="distribution of the first weights")
+    parameterization: Literal["standard", "ntk", "mup"] = Field(
+        "standard", description="how first weights and learning rates follow from the widths"
+    )
+    sigma0: FiniteFloat = Field(
+        1.0, gt=0, description="of gaussian first weights, whose variance is sigma0² / fan_in"
+    )
+    bias_multiplier: FiniteFloat = Field(1.0, ge=0, description="β of ntk: z = m V x + β c")
+    base_width: Count | None = Field(
+        None, description="of mup: hidden width at which it is the standard parameterization"
+    )
     optimizer: str = Field("adam", description="update rule")
     learning_rate: FiniteFloat = Field(1e-4, gt=0, description="step size")
     momentum: FiniteFloat = Field(0.0, ge=0, lt=1, description="of sgd and rmsprop")
@@ -131,10 +141,11 @@ class RunSpec(BaseModel):
                 "leave momentum out, or use sgd or rmsprop"
             )
         self._check_what_is_sgds()
+        self._check_parameterization()
         return self
 
     def _check_what_is_sgds(self) -> None:
-        for key in ("nesterov", "momentum_form", "perturbation"):
+        for key in _SGD_KEYS:
             if self.optimizer != "sgd" and getattr(self, key) != _default(key):
                 raise ValueError(
                     f"{key} = {getattr(self, key)!r} with optimizer = {self.optimizer!r}, which "
@@ -148,6 +159,26 @@ class RunSpec(BaseModel):
                 f"perturbation = {self.perturbation} with Keras' momentum, which has the learning "
                 "rate within its buffer; give momentum_form = 'torch' or nesterov = true, to the "
                 "runs with perturbation = 1 too"
+            )
+
+    def _check_parameterization(self) -> None:
+        is_gaussian = self.initializer == "gaussian"
+        if self.parameterization != "standard" and not is_gaussian:
+            raise ValueError(
+                f"parameterization = {self.parameterization!r} with initializer = "
+                f"{self.initializer!r}; it scales Gaussian weights: give initializer = 'gaussian'"
+            )
+        for key, is_used, user in (
+            ("sigma0", is_gaussian, "initializer = 'gaussian'"),
+            ("bias_multiplier", self.parameterization == "ntk", "parameterization = 'ntk'"),
+            ("base_width", self.parameterization == "mup", "parameterization = 'mup'"),
+        ):
+            if not is_used and getattr(self, key) != _default(key):
+                raise ValueError(f"{key} = {getattr(self, key)!r} is of use only with {user}")
+        if self.parameterization == "mup" and self.base_width is None:
+            raise ValueError(
+                "parameterization = 'mup' needs base_width, the hidden width at which nothing "
+                "changes"
             )
 
     def canonical(self) -> dict[str, Any]:
@@ -183,10 +214,17 @@ def _default(key: str) -> Any:
 
 SPEC_KEYS: tuple[str, ...] = tuple(RunSpec.model_fields)
 
-LATER_KEYS = ("cache_state", "slices", "nesterov", "momentum_form", "perturbation")
+_SGD_KEYS = ("nesterov", "momentum_form", "perturbation")
+_PARAMETERIZATION_KEYS = ("parameterization", "sigma0", "bias_multiplier", "base_width")
+
+LATER_KEYS = ("cache_state", "slices", *_SGD_KEYS, *_PARAMETERIZATION_KEYS)
 """Keys that are younger than the first ids: part of an identity where they are not the default."""
 
-RULE_KEYS = ("widths", "optimizer", "momentum", "nesterov", "momentum_form", "perturbation")
+RULE_KEYS = (
+    *("widths", "optimizer", "momentum", "initializer"),
+    *_SGD_KEYS,
+    *_PARAMETERIZATION_KEYS,
+)
 """The keys whose values the rules across keys read; of others they ask only whether they are given,
 which all cells of a grid answer alike."""
 
