@@ -16,6 +16,7 @@ _ALWAYS_SHOWN = ("dataset", "shape", "depth", "size")
 _SHOWN_WHERE_DIFFERENT = (
     "target", "task_override", "activation", "initializer", "parameterization", "sigma0",
     "bias_multiplier", "base_width", "optimizer", "learning_rate",
+    "learning_rate_step_epochs", "learning_rate_gamma",
     "momentum", "nesterov", "momentum_form", "perturbation", "batch_size", "epochs",
     "l1", "l2", "label_noise", "test_split", "split_method",
     "dtype", "kernel", "tile_rows", "tile_columns", "block_rows", "block_depth", "block_columns",

@@ -24,6 +24,7 @@ from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import Experiment
 from minibutter.nn.parameterization import GAUSSIAN, Parameterization, make_parameterization
 from minibutter.nn.partners import ALONE, Partners
+from minibutter.nn.schedules import StepSchedule
 from minibutter.nn.slices import SlicedGroup
 from minibutter.nn.training import EpochRow, Start, TrainingData, TrainingGroup, make_optimizer
 from minibutter.provenance import Provenance
@@ -227,6 +228,13 @@ def _parameterization(experiment: Experiment) -> Parameterization | None:
     )
 
 
+def _schedule(experiment: Experiment) -> StepSchedule | None:
+    spec = experiment.spec
+    if spec.learning_rate_step_epochs is None:
+        return None
+    return StepSchedule(spec.learning_rate_step_epochs, spec.learning_rate_gamma)
+
+
 def _make_groups(
     experiment: Experiment, starts: dict[int, Start], partners: Partners
 ) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
@@ -280,6 +288,7 @@ def _make_group(experiment: Experiment, starts: list[Start], partners: Partners)
         "l2": spec.l2,
         "evaluate_train": spec.evaluate_train,
         "parameterization": _parameterization(experiment),
+        "schedule": _schedule(experiment),
     }
     if spec.slices == 1:
         return TrainingGroup(experiment.network, starts, optimizer, **options)

@@ -28,6 +28,10 @@ def train(
     repetitions: Annotated[int, typer.Option(min=1, help="Runs with other seeds.")] = 1,
     epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 3000,
     learning_rate: Annotated[float, typer.Option(help="Step size.")] = 1e-4,
+    learning_rate_step_epochs: Annotated[
+        int | None, typer.Option(help="Epochs after which the step size is multiplied by gamma.")
+    ] = None,
+    learning_rate_gamma: Annotated[float, typer.Option(help="See the option before.")] = 0.1,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 256,
     optimizer: Annotated[str, typer.Option(help="adam, rmsprop or sgd.")] = "adam",
     momentum: Annotated[float, typer.Option(help="Of sgd and rmsprop.")] = 0.0,

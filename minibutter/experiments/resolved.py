@@ -49,6 +49,7 @@ class Resolved:
 UNRESOLVED_KEYS = (
     "initializer", "parameterization", "sigma0", "bias_multiplier", "base_width", "optimizer",
     "learning_rate", "momentum", "nesterov", "momentum_form", "perturbation", "epochs",
+    "learning_rate_step_epochs", "learning_rate_gamma",
     "l1", "l2", "label_noise", "seed", "evaluate_train", "on_divergence",
 )  # fmt: skip
 

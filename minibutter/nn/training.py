@@ -18,6 +18,7 @@ from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
 from minibutter.nn.kernels.tiling import DEFAULT_TILING, Tiling
 from minibutter.nn.network import Network, check_penalty
 from minibutter.nn.parameterization import Parameterization
+from minibutter.nn.schedules import StepSchedule
 from minibutter.nn.starts import Start, TrainingData, check_starts, is_binary
 from minibutter.nn.state import TrainingState, digest_arrays, pack_generator
 
@@ -146,7 +147,7 @@ class Trainer:
     l1, l2 : penalty factors on the weights of every layer.
     evaluate_train : whether to evaluate the training set at the end of every epoch.
     records_metrics : whether to measure all ten metrics, or only the loss; the others are NaN then.
-    parameterization : see `TrainingGroup`.
+    parameterization, schedule : see `TrainingGroup`.
 
     Raises
     ------
@@ -190,6 +191,7 @@ class TrainingGroup:
     optimizer, batch_size, l1, l2, evaluate_train, records_metrics : as for `Trainer`.
     parameterization : whose learning rates are folded into the optimizer, and whose multipliers
         into the penalties; the parameters are the effective ones. None: one rate for all.
+    schedule : of the learning rate, by the epochs that are done. None: it is constant.
 
     Attributes
     ----------
@@ -216,6 +218,7 @@ class TrainingGroup:
         evaluate_train: bool = False,
         records_metrics: bool = True,
         parameterization: Parameterization | None = None,
+        schedule: StepSchedule | None = None,
     ) -> None:
         check_starts(network, starts, batch_size)
         check_penalty(l1, l2)
@@ -231,6 +234,7 @@ class TrainingGroup:
             self._topology = self._topology._replace(multiplier=parameterization.multipliers)
         stop = np.minimum(optimizer.part_stop, network.num_parameters) * repetitions
         self.optimizer = optimizer._replace(part_stop=stop)
+        self._schedule, self._first_rate = schedule, optimizer.learning_rate
         self._work = self._make_workspace(batch_size, repetitions)
         self._slots = aligned_zeros((2, network.num_parameters * repetitions), network.dtype)
         if repetitions == 1:
@@ -285,6 +289,9 @@ class TrainingGroup:
         """Train on every row once, in new random orders, then evaluate; a row per repetition."""
         orders = [shuffle.permutation(self._train.n_rows) for shuffle in self._shuffles]
         orders += [orders[0]] * (self._topology.repetitions - len(orders))
+        if self._schedule is not None:
+            rate = self._first_rate * self._schedule.factor(self.epochs)
+            self.optimizer = self.optimizer._replace(learning_rate=rate)
         train = self._train_on(orders[0][None] if len(orders) == 1 else np.array(orders))
         self.epochs += 1
         test = self._evaluate(self._test)

@@ -26,6 +26,7 @@ def _powers(first: int, last: int) -> tuple[int, ...]:
 _ALWAYS = {
     "activation": ("relu",),
     "initializer": ("glorot_uniform",),
+    "learning_rate_step_epochs": (None, pd.NA),
     "nesterov": (False,),
     "momentum_form": ("keras",),
     "perturbation": (1,),

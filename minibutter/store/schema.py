@@ -192,6 +192,12 @@ _ASKED_FOR = [
     _or_null(_identity("base_width", INT32, "of the parameterization mup; null: another one")),
     _identity("optimizer", TEXT, "update rule"),
     _identity("learning_rate", FLOAT64, "step size of the optimizer"),
+    _or_null(
+        _identity(
+            "learning_rate_step_epochs", INT32, "epochs between its changes; null: it is constant"
+        )
+    ),
+    _identity("learning_rate_gamma", FLOAT64, "what it is multiplied by in a change"),
     _identity("momentum", FLOAT64, "momentum of the optimizer"),
     _identity("nesterov", FLAG, "whether the momentum of sgd is Nesterov's"),
     _identity("momentum_form", TEXT, "of sgd: keras, learning rate in the buffer, or torch"),

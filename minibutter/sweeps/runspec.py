@@ -70,6 +70,10 @@ class RunSpec(BaseModel):
     )
     optimizer: str = Field("adam", description="update rule")
     learning_rate: FiniteFloat = Field(1e-4, gt=0, description="step size")
+    learning_rate_step_epochs: Count | None = Field(
+        None, description="epochs after which the step size is multiplied by learning_rate_gamma"
+    )
+    learning_rate_gamma: FiniteFloat = Field(0.1, gt=0, description="see the key before")
     momentum: FiniteFloat = Field(0.0, ge=0, lt=1, description="of sgd and rmsprop")
     nesterov: bool = Field(False, description="Nesterov's momentum, of sgd, as in PyTorch")
     momentum_form: Literal["keras", "torch"] = Field(
@@ -172,6 +176,11 @@ class RunSpec(BaseModel):
             ("sigma0", is_gaussian, "initializer = 'gaussian'"),
             ("bias_multiplier", self.parameterization == "ntk", "parameterization = 'ntk'"),
             ("base_width", self.parameterization == "mup", "parameterization = 'mup'"),
+            (
+                "learning_rate_gamma",
+                self.learning_rate_step_epochs is not None,
+                "learning_rate_step_epochs",
+            ),
         ):
             if not is_used and getattr(self, key) != _default(key):
                 raise ValueError(f"{key} = {getattr(self, key)!r} is of use only with {user}")
@@ -217,13 +226,16 @@ SPEC_KEYS: tuple[str, ...] = tuple(RunSpec.model_fields)
 _SGD_KEYS = ("nesterov", "momentum_form", "perturbation")
 _PARAMETERIZATION_KEYS = ("parameterization", "sigma0", "bias_multiplier", "base_width")
 
-LATER_KEYS = ("cache_state", "slices", *_SGD_KEYS, *_PARAMETERIZATION_KEYS)
+_SCHEDULE_KEYS = ("learning_rate_step_epochs", "learning_rate_gamma")
+
+LATER_KEYS = ("cache_state", "slices", *_SGD_KEYS, *_PARAMETERIZATION_KEYS, *_SCHEDULE_KEYS)
 """Keys that are younger than the first ids: part of an identity where they are not the default."""
 
 RULE_KEYS = (
     *("widths", "optimizer", "momentum", "initializer"),
     *_SGD_KEYS,
     *_PARAMETERIZATION_KEYS,
+    *_SCHEDULE_KEYS,
 )
 """The keys whose values the rules across keys read; of others they ask only whether they are given,
 which all cells of a grid answer alike."""

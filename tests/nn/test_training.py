@@ -10,9 +10,12 @@ from minibutter.nn import reference
 from minibutter.nn.kernels import epoch
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.network import Network
+from minibutter.nn.schedules import StepSchedule
 from minibutter.nn.training import (
+    Start,
     Trainer,
     TrainingData,
+    TrainingGroup,
     compile_kernels,
     is_binary,
     make_optimizer,
@@ -378,3 +381,51 @@ def test_parameters_of_another_network_are_refused():
             batch_size=16,
             shuffle=np.random.default_rng(0),
         )
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_a_schedule_multiplies_the_learning_rate_by_gamma_after_every_so_many_epochs(rule):
+    scheduled = make_trainer(rule=rule, learning_rate=0.1, schedule=StepSchedule(2, 0.25))
+    by_hand = make_trainer(rule=rule, learning_rate=0.1)
+    group = by_hand._group
+    first = group.optimizer
+    for rate in (0.1, 0.1, 0.025, 0.025, 0.00625):
+        group.optimizer = first._replace(learning_rate=rate)
+        row, expected = scheduled.run_epoch(), by_hand.run_epoch()
+        np.testing.assert_array_equal(row.train, expected.train)
+        np.testing.assert_array_equal(scheduled.parameters, by_hand.parameters)
+
+
+def test_a_run_that_goes_on_from_a_state_goes_on_with_its_schedule():
+    network = Network(5, (8, 3), "classification", dtype="float64")
+    data = draw_data(np.random.default_rng(3), "classification", 3)
+    rng = np.random.default_rng(4)
+    start = Start(network.initial_parameters("glorot_uniform", rng), data, rng)
+
+    def make_group(start):
+        return TrainingGroup(
+            network, [start], make_optimizer("adam", 0.1), batch_size=16,
+            schedule=StepSchedule(2, 0.25),
+        )  # fmt: skip
+
+    group = make_group(start)
+    for epoch_number in range(6):
+        if epoch_number == 3:
+            resumed = make_group(start.resumed(group.state(0)))
+        group.run_epoch()
+    for _ in range(3):
+        resumed.run_epoch()
+    assert resumed.parameters(0).tobytes() == group.parameters(0).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "step_epochs is 0; it must be at least 1"),
+        ((3, 0.0), "gamma is 0.0; it must be positive and finite"),
+        ((3, math.nan), "gamma is nan; it must be positive"),
+    ],
+)
+def test_impossible_schedule_is_refused_with_the_reason(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        StepSchedule(*arguments)

@@ -37,6 +37,8 @@ def make_run():
             "base_width": None,
             "optimizer": "adam",
             "learning_rate": 1e-4,
+            "learning_rate_step_epochs": None,
+            "learning_rate_gamma": 0.1,
             "momentum": 0.0,
             "nesterov": False,
             "momentum_form": "keras",

@@ -374,6 +374,7 @@ def test_parts_hold_whole_experiments(results, tmp_path, monkeypatch):
         ({"dtype": "float64"}, set()),
         ({"dataset": "digits"}, set()),
         ({"initializer": "he_uniform"}, set()),
+        ({"learning_rate_step_epochs": 100}, set()), ({"nesterov": True}, set()),
     ],
 )  # fmt: skip
 def test_specification_belongs_to_the_sweeps_that_have_its_values(make_run, changes, expected):

@@ -83,6 +83,8 @@ def test_whole_numbers_are_accepted_where_real_ones_are_meant():
         ({"label_noise": 1.5}, "label_noise = 1.5"),
         ({"perturbation": [1, 3]}, "perturbation = 3 with optimizer = 'adam', which has none"),
         ({"perturbation": 0}, "perturbation = 0"),
+        ({"learning_rate_gamma": 0.5}, "gamma = 0.5 is of use only with learning_rate_step_epochs"),
+        ({"learning_rate_step_epochs": 0}, "learning_rate_step_epochs = 0"),
         ({"parameterization": ["standard", "ntk"]}, "'ntk' with initializer = 'glorot_"),
         ({"sigma0": 2.0}, "sigma0 = 2.0 is of use only with initializer = 'gaussian'"),
         ({"initializer": "gaussian", "base_width": 8}, "base_width = 8 is of use only with param"),
