@@ -17,7 +17,7 @@ _SHOWN_WHERE_DIFFERENT = (
     "target", "task_override", "activation", "initializer", "parameterization", "sigma0",
     "bias_multiplier", "base_width", "optimizer", "learning_rate",
     "learning_rate_step_epochs", "learning_rate_gamma",
-    "momentum", "nesterov", "momentum_form", "perturbation", "batch_size", "epochs",
+    "momentum", "nesterov", "momentum_form", "perturbation", "batch_size", "sampling", "epochs",
     "l1", "l2", "label_noise", "test_split", "split_method",
     "dtype", "kernel", "tile_rows", "tile_columns", "block_rows", "block_depth", "block_columns",
     "cache_state", "slices",

@@ -289,6 +289,7 @@ def _make_group(experiment: Experiment, starts: list[Start], partners: Partners)
         "evaluate_train": spec.evaluate_train,
         "parameterization": _parameterization(experiment),
         "schedule": _schedule(experiment),
+        "sampling": spec.sampling,
     }
     if spec.slices == 1:
         return TrainingGroup(experiment.network, starts, optimizer, **options)

@@ -37,6 +37,7 @@ SWEEPS = {
     "widths": {"initializer": "gaussian", "sigma0": [1.0, 1.5], "zip": {"p": {
         "parameterization": ["standard", "ntk"], "learning_rate": [0.1, 1.0]}}},
     "schedules": {"learning_rate_step_epochs": [10, 20], "learning_rate_gamma": [0.1, 0.5]},
+    "samplings": {"sampling": ["replacement", "shuffle"], "batch_size": [16, 32]},
     "rounding": {"optimizer": "sgd", "perturbation": [1, 3, 5], "seed": [1, 2]},
     "quotient": {"l1": {"values": [0.1, 0.2], "divided_by": "size"}, "size": [100, 200]},
     "grids": {"grid": [{"size": [100, 200], "repetitions": 2}, {"seed": [0, 1]},

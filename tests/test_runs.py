@@ -15,6 +15,7 @@ from minibutter.nn.kernels import tiling
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.parameterization import make_parameterization
+from minibutter.nn.schedules import StepSchedule
 from minibutter.nn.training import TrainingGroup, make_optimizer
 from minibutter.provenance import read_provenance
 from minibutter.store.schema import COUNTERS
@@ -460,8 +461,11 @@ def test_perturbed_runs_start_where_the_others_do_and_see_the_same_batches(plan,
     ],
     ids=lambda options: options["parameterization"],
 )
-def test_a_run_is_trained_in_its_parameterization(plan, options):
-    experiment = plan(initializer="gaussian", sigma0=1.4, learning_rate=0.01, epochs=1, **options)
+def test_a_run_has_its_parameterization_schedule_and_sampling(plan, options):
+    experiment = plan(
+        initializer="gaussian", sigma0=1.4, learning_rate=0.01, epochs=3, sampling="replacement",
+        learning_rate_step_epochs=2, learning_rate_gamma=0.5, **options,
+    )  # fmt: skip
     scales = make_parameterization(
         options["parameterization"], experiment.network, "adam", 1.4,
         options.get("bias_multiplier", 1.0), options.get("base_width"),
@@ -473,11 +477,13 @@ def test_a_run_is_trained_in_its_parameterization(plan, options):
     group = TrainingGroup(
         experiment.network, [start], make_optimizer("adam", 0.01),
         batch_size=experiment.spec.batch_size, parameterization=scales,
+        schedule=StepSchedule(2, 0.5), sampling="replacement",
     )  # fmt: skip
     result = execute(experiment)
     assert result.run["status"] == "completed"
     assert result.run["parameterization"] == options["parameterization"]
-    assert result.epochs["test_loss"][0] == np.float32(group.run_epoch()[0].test[0])
+    expected = [group.run_epoch()[0].test[0] for _ in range(3)]
+    assert result.epochs["test_loss"].tolist() == np.float32(expected).tolist()
 
 
 @pytest.mark.usefixtures("server_caches")

@@ -33,6 +33,9 @@ def train(
     ] = None,
     learning_rate_gamma: Annotated[float, typer.Option(help="See the option before.")] = 0.1,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 256,
+    sampling: Annotated[
+        str, typer.Option(help="shuffle: every row once an epoch; replacement: rows by lot.")
+    ] = "shuffle",
     optimizer: Annotated[str, typer.Option(help="adam, rmsprop or sgd.")] = "adam",
     momentum: Annotated[float, typer.Option(help="Of sgd and rmsprop.")] = 0.0,
     nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's, of sgd.")] = False,

@@ -48,7 +48,7 @@ class Resolved:
 # What `resolve` does not look at. A new key of a specification is looked at until it stands here.
 UNRESOLVED_KEYS = (
     "initializer", "parameterization", "sigma0", "bias_multiplier", "base_width", "optimizer",
-    "learning_rate", "momentum", "nesterov", "momentum_form", "perturbation", "epochs",
+    "learning_rate", "momentum", "nesterov", "momentum_form", "perturbation", "sampling", "epochs",
     "learning_rate_step_epochs", "learning_rate_gamma",
     "l1", "l2", "label_noise", "seed", "evaluate_train", "on_divergence",
 )  # fmt: skip

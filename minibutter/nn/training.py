@@ -26,6 +26,8 @@ OPTIMIZERS: dict[str, int] = {"adam": epoch.ADAM, "rmsprop": epoch.RMSPROP, "sgd
 
 MOMENTUM_FORMS: tuple[str, ...] = ("keras", "torch")
 
+SAMPLINGS: tuple[str, ...] = ("shuffle", "replacement")
+
 MAX_PERTURBATION = 2**20
 """A whole number that every type holds."""
 
@@ -147,7 +149,7 @@ class Trainer:
     l1, l2 : penalty factors on the weights of every layer.
     evaluate_train : whether to evaluate the training set at the end of every epoch.
     records_metrics : whether to measure all ten metrics, or only the loss; the others are NaN then.
-    parameterization, schedule : see `TrainingGroup`.
+    parameterization, schedule, sampling : see `TrainingGroup`.
 
     Raises
     ------
@@ -192,6 +194,8 @@ class TrainingGroup:
     parameterization : whose learning rates are folded into the optimizer, and whose multipliers
         into the penalties; the parameters are the effective ones. None: one rate for all.
     schedule : of the learning rate, by the epochs that are done. None: it is constant.
+    sampling : one of `SAMPLINGS`: an epoch takes every row once, "shuffle", or n_train rows drawn
+        independently, "replacement", of which some come twice and others not at all.
 
     Attributes
     ----------
@@ -219,9 +223,12 @@ class TrainingGroup:
         records_metrics: bool = True,
         parameterization: Parameterization | None = None,
         schedule: StepSchedule | None = None,
+        sampling: str = "shuffle",
     ) -> None:
         check_starts(network, starts, batch_size)
         check_penalty(l1, l2)
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"sampling is {sampling!r}; it must be one of {', '.join(SAMPLINGS)}")
         self.network = network
         self.steps, self.epochs = starts[0].steps, starts[0].epochs
         self._n_starts = len(starts)
@@ -234,7 +241,8 @@ class TrainingGroup:
             self._topology = self._topology._replace(multiplier=parameterization.multipliers)
         stop = np.minimum(optimizer.part_stop, network.num_parameters) * repetitions
         self.optimizer = optimizer._replace(part_stop=stop)
-        self._schedule, self._first_rate = schedule, optimizer.learning_rate
+        self._schedule, self._sampling = schedule, sampling
+        self._first_rate = optimizer.learning_rate
         self._work = self._make_workspace(batch_size, repetitions)
         self._slots = aligned_zeros((2, network.num_parameters * repetitions), network.dtype)
         if repetitions == 1:
@@ -286,8 +294,13 @@ class TrainingGroup:
         )
 
     def run_epoch(self) -> list[EpochRow]:
-        """Train on every row once, in new random orders, then evaluate; a row per repetition."""
-        orders = [shuffle.permutation(self._train.n_rows) for shuffle in self._shuffles]
+        """Train on as many rows as there are, in new random orders, then evaluate.
+
+        Returns
+        -------
+        A row per repetition.
+        """
+        orders = [self._draw_order(shuffle) for shuffle in self._shuffles]
         orders += [orders[0]] * (self._topology.repetitions - len(orders))
         if self._schedule is not None:
             rate = self._first_rate * self._schedule.factor(self.epochs)
@@ -306,6 +319,12 @@ class TrainingGroup:
             trained_row = None if trained is None else trained[repetition]
             rows.append(EpochRow(train[repetition], test[repetition], trained_row, is_finite))
         return rows
+
+    def _draw_order(self, shuffle: np.random.Generator) -> np.ndarray:
+        n_rows = self._train.n_rows
+        if self._sampling == "replacement":
+            return shuffle.integers(n_rows, size=n_rows)
+        return shuffle.permutation(n_rows)
 
     def _train_on(self, orders: np.ndarray) -> np.ndarray:
         """Make the steps of an epoch, its rows in these orders (R, n_train).

@@ -27,6 +27,7 @@ _ALWAYS = {
     "activation": ("relu",),
     "initializer": ("glorot_uniform",),
     "learning_rate_step_epochs": (None, pd.NA),
+    "sampling": ("shuffle",),
     "nesterov": (False,),
     "momentum_form": ("keras",),
     "perturbation": (1,),

@@ -203,6 +203,7 @@ _ASKED_FOR = [
     _identity("momentum_form", TEXT, "of sgd: keras, learning rate in the buffer, or torch"),
     _identity("perturbation", INT32, "k of the step (k η) (d / k) of sgd; 1: the usual step"),
     _identity("batch_size", INT32, "rows in one step", "rows"),
+    _identity("sampling", TEXT, "of the rows of an epoch: shuffle, or replacement: by lot"),
     _identity("epochs", INT32, "passes over the training rows to do"),
     _identity("l1", FLOAT64, "weight of the sum of absolute weights in the penalty"),
     _identity("l2", FLOAT64, "weight of the sum of squared weights in the penalty"),

@@ -88,6 +88,9 @@ class RunSpec(BaseModel):
         description="k of sgd's step (k η) (d / k), which changes nothing but its rounding",
     )
     batch_size: Count = Field(256, description="rows per step")
+    sampling: Literal["shuffle", "replacement"] = Field(
+        "shuffle", description="whether an epoch takes every row once, or rows by lot"
+    )
     epochs: Count = Field(3000, description="passes over the training set")
     l1: FiniteFloat = Field(0.0, ge=0, description="penalty on Σ|w| of every layer")
     l2: FiniteFloat = Field(0.0, ge=0, description="penalty on Σw² of every layer")
@@ -228,7 +231,12 @@ _PARAMETERIZATION_KEYS = ("parameterization", "sigma0", "bias_multiplier", "base
 
 _SCHEDULE_KEYS = ("learning_rate_step_epochs", "learning_rate_gamma")
 
-LATER_KEYS = ("cache_state", "slices", *_SGD_KEYS, *_PARAMETERIZATION_KEYS, *_SCHEDULE_KEYS)
+LATER_KEYS = (
+    *("cache_state", "slices", "sampling"),
+    *_SGD_KEYS,
+    *_PARAMETERIZATION_KEYS,
+    *_SCHEDULE_KEYS,
+)
 """Keys that are younger than the first ids: part of an identity where they are not the default."""
 
 RULE_KEYS = (

@@ -429,3 +429,30 @@ def test_a_run_that_goes_on_from_a_state_goes_on_with_its_schedule():
 def test_impossible_schedule_is_refused_with_the_reason(arguments, message):
     with pytest.raises(ValueError, match=message):
         StepSchedule(*arguments)
+
+
+def test_rows_by_lot_come_with_their_targets_and_some_of_them_twice(layers_of):
+    """Full batches whose gradients are those of the drawn rows, with the same stream."""
+    data = draw_data(np.random.default_rng(5), "classification", 3)
+    trainer = make_trainer(
+        data=data, rule="sgd", learning_rate=0.1, batch_size=51, sampling="replacement"
+    )
+    network, shuffle = trainer.network, np.random.default_rng([0, 1])
+    layers = [(w.copy(), b.copy()) for w, b in layers_of(network, trainer.parameters)]
+    for _ in range(3):
+        rows = shuffle.integers(51, size=51)
+        assert 20 < len(set(rows.tolist())) < 45
+        gradients = reference.backward(
+            layers, network.skip, "tanh", "classification", data.x_train[rows], data.y_train[rows]
+        )
+        layers = [
+            (w - 0.1 * dw, b - 0.1 * db) for (w, b), (dw, db) in zip(layers, gradients, strict=True)
+        ]
+        trainer.run_epoch()
+    expected = np.concatenate([part.ravel() for pair in layers for part in pair])
+    np.testing.assert_allclose(trainer.parameters, expected, rtol=0, atol=1e-13)
+
+
+def test_a_sampling_that_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="sampling is 'bootstrap'; it must be one of shuffle, rep"):
+        make_trainer(sampling="bootstrap")

@@ -44,6 +44,7 @@ def make_run():
             "momentum_form": "keras",
             "perturbation": 1,
             "batch_size": 256,
+            "sampling": "shuffle",
             "epochs": epochs,
             "l1": 0.0,
             "l2": 0.0,

@@ -83,6 +83,7 @@ def test_whole_numbers_are_accepted_where_real_ones_are_meant():
         ({"label_noise": 1.5}, "label_noise = 1.5"),
         ({"perturbation": [1, 3]}, "perturbation = 3 with optimizer = 'adam', which has none"),
         ({"perturbation": 0}, "perturbation = 0"),
+        ({"sampling": "bootstrap"}, "sampling = 'bootstrap'"),
         ({"learning_rate_gamma": 0.5}, "gamma = 0.5 is of use only with learning_rate_step_epochs"),
         ({"learning_rate_step_epochs": 0}, "learning_rate_step_epochs = 0"),
         ({"parameterization": ["standard", "ntk"]}, "'ntk' with initializer = 'glorot_"),
