@@ -10,7 +10,7 @@ import numpy as np
 from minibutter.nn.kernels import arena, epoch, examples
 from minibutter.nn.kernels.jit import in_python
 from minibutter.nn.kernels.metrics import LOSS, add_row_losses
-from minibutter.nn.network import Network, check_penalty
+from minibutter.nn.network import Network, penalty_factors
 
 
 class BatchGradient:
@@ -32,10 +32,9 @@ class BatchGradient:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-        check_penalty(l1, l2)
         self.network = network
         self._work = network.workspace(batch_size)
-        self._penalty = float(l1), float(l2)
+        self._penalty = penalty_factors(l1, l2, np.ones(network.depth))
 
     def loss(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
         """Mean loss of the rows, and the penalty.

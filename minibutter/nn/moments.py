@@ -16,7 +16,7 @@ import numpy as np
 from minibutter.nn.kernels import arena, epoch, moments
 from minibutter.nn.kernels.jit import in_python
 from minibutter.nn.kernels.layout import aligned_zeros, count_blocks, lanes_of
-from minibutter.nn.network import Network, check_penalty
+from minibutter.nn.network import Network, penalty_factors
 
 
 @dataclass(frozen=True)
@@ -265,12 +265,11 @@ class MomentTrainer:
             raise ValueError(
                 f"batch_size is {batch_size}; it must be between 1 and the {len(x)} training rows"
             )
-        check_penalty(l1, l2)
         self.network, self.parameters, self.optimizer = network, parameters, optimizer
         self.steps = 0
         self._x, self._y = x, y
         self._shuffle = shuffle
-        self._penalty = float(l1), float(l2)
+        self._penalty = penalty_factors(l1, l2, np.ones(network.depth))
         self._work = network.workspace(batch_size)
         self._scratch = _Scratch(network, batch_size)
         self._slots = aligned_zeros((2, network.num_parameters), network.dtype)

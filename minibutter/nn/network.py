@@ -51,6 +51,26 @@ INITIALIZERS = {"glorot_uniform": _glorot_limit, "he_uniform": _he_limit}
 He et al. 2015, eq. 10, as a uniform distribution of the same variance."""
 
 
+def penalty_factors(l1: float, l2: float, multipliers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of |W| and W² in every layer, where l1 and l2 are on V and W = m V.
+
+    Parameters
+    ----------
+    multipliers : m of every layer, float64 of shape (depth,).
+
+    Returns
+    -------
+    Two arrays, float64 of shape (depth,).
+
+    Raises
+    ------
+    ValueError
+        For an l1 or l2 that cannot be.
+    """
+    check_penalty(l1, l2)
+    return l1 / multipliers, l2 / (multipliers * multipliers)
+
+
 def check_penalty(l1: float, l2: float) -> None:
     """Raise ValueError for a factor of the weight penalty that cannot be."""
     for name, factor in (("l1", l1), ("l2", l2)):
@@ -145,7 +165,6 @@ class Network:
             activation=ACTIVATIONS[self.activation],
             loss=LOSSES[self.task],
             repetitions=1,
-            multiplier=np.ones(self.depth),
         )
 
     def initial_parameters(self, initializer: str, rng: np.random.Generator) -> np.ndarray:

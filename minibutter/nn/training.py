@@ -16,7 +16,7 @@ from minibutter.nn.kernels.arena import Workspace
 from minibutter.nn.kernels.jit import compile_once
 from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
 from minibutter.nn.kernels.tiling import DEFAULT_TILING, Tiling
-from minibutter.nn.network import Network, check_penalty
+from minibutter.nn.network import Network, penalty_factors
 from minibutter.nn.parameterization import Parameterization
 from minibutter.nn.schedules import StepSchedule
 from minibutter.nn.starts import Start, TrainingData, check_starts, is_binary
@@ -226,7 +226,10 @@ class TrainingGroup:
         sampling: str = "shuffle",
     ) -> None:
         check_starts(network, starts, batch_size)
-        check_penalty(l1, l2)
+        multipliers = np.ones(network.depth)
+        if parameterization is not None:
+            multipliers = parameterization.multipliers
+        self._penalty = penalty_factors(l1, l2, multipliers)
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling is {sampling!r}; it must be one of {', '.join(SAMPLINGS)}")
         self.network = network
@@ -238,7 +241,6 @@ class TrainingGroup:
         self._topology = network.topology._replace(repetitions=repetitions)
         if parameterization is not None:
             optimizer = parameterization.fold_into(optimizer, network)
-            self._topology = self._topology._replace(multiplier=parameterization.multipliers)
         stop = np.minimum(optimizer.part_stop, network.num_parameters) * repetitions
         self.optimizer = optimizer._replace(part_stop=stop)
         self._schedule, self._sampling = schedule, sampling
@@ -259,7 +261,6 @@ class TrainingGroup:
         self._test = _Rows(*(_stack(starts, name) for name in ("x_test", "y_test")))
         self._shuffles = [start.shuffle for start in starts[: self._n_starts]]
         self._digests: dict[int, np.ndarray] = {}
-        self._penalty = (float(l1), float(l2))
         self._evaluate_train = evaluate_train
         self._records_metrics = bool(records_metrics)
 

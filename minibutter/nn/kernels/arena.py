@@ -33,7 +33,6 @@ class Topology(NamedTuple):
     activation: int  # RELU ... GELU, of the hidden layers
     loss: int  # SIGMOID_MSE ... SOFTMAX_CROSS_ENTROPY
     repetitions: int  # R: 1, or LANES
-    multiplier: np.ndarray  # float64: m of w = m v, where the penalty is on v (`parameterization`)
 
 
 class Workspace(NamedTuple):

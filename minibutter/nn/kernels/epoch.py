@@ -229,31 +229,28 @@ def backward_input(topology, parameters, work, layer, dz):
 
 @kernel
 def penalty(topology, parameters, totals, l1, l2):
-    """l1 Σ|w| + l2 Σ w² over the weights of every layer, as they are before their multiplier;
-    biases are free.
+    """l1 Σ|w| + l2 Σ w² over the weights of every layer; biases are free.
 
-    Writes: totals (R,) float64. Reads: parameters (P * R,).
+    Writes: totals (R,) float64. Reads: parameters (P * R,), l1, l2 (depth,) float64.
     """
     for repetition in range(topology.repetitions):
         totals[repetition] = 0
-    if l1 == 0 and l2 == 0:
-        return
     for layer in range(topology.fan_out.size):
+        if l1[layer] == 0 and l2[layer] == 0:
+            continue
         w = layer_weights(topology, parameters, layer)[: topology.fan_in[layer]]
-        m = topology.multiplier[layer]
-        losses.penalty_forward(totals, w.reshape(-1, topology.repetitions), l1 / m, l2 / (m * m))
+        losses.penalty_forward(totals, w.reshape(-1, topology.repetitions), l1[layer], l2[layer])
 
 
 @kernel
 def add_penalty_gradient(topology, parameters, gradient, l1, l2):
-    """gradient += d penalty / d parameters; both (P * R,)."""
-    if l1 == 0 and l2 == 0:
-        return
+    """gradient += d penalty / d parameters; both (P * R,), l1, l2 (depth,)."""
     for layer in range(topology.fan_out.size):
+        if l1[layer] == 0 and l2[layer] == 0:
+            continue
         w = layer_weights(topology, parameters, layer)[: topology.fan_in[layer]]
         dw = layer_weights(topology, gradient, layer)[: topology.fan_in[layer]]
-        m = topology.multiplier[layer]
-        losses.penalty_backward(dw.reshape(dw.size), w.reshape(w.size), l1 / m, l2 / (m * m))
+        losses.penalty_backward(dw.reshape(dw.size), w.reshape(w.size), l1[layer], l2[layer])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -359,7 +356,8 @@ def train_epoch(
     batches, each taken before its step as Keras does, and the mean penalty; without
     `records_metrics` only the loss and the penalty. Updates: parameters (P * R,), slots (2, P * R).
     Reads: x (R, n_train, n_inputs), y (R, n_train, n_outputs), orders (R, n_train) int64 row
-    numbers, step: steps before this epoch, l1, l2: penalty factors, is_binary: see `metrics`.
+    numbers, step: steps before this epoch, l1, l2 (depth,): penalty factors, is_binary: see
+    `metrics`.
     """
     n_rows, batch_size = orders.shape[1], work.batch_size
     for start in range(0, n_rows, batch_size):

@@ -12,7 +12,7 @@ from minibutter.nn import reference
 from minibutter.nn.kernels import arena, epoch, optimizers
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.tiling import Tiling
-from minibutter.nn.network import ACTIVATIONS, LOSSES, Network
+from minibutter.nn.network import ACTIVATIONS, LOSSES, Network, penalty_factors
 from minibutter.nn.training import make_optimizer
 
 DTYPES = ("float32", "float64")
@@ -124,12 +124,13 @@ def test_penalty_is_that_of_the_weights_of_every_layer_and_of_no_bias(
     expected = sum(reference.penalty(w.astype(np.float64), l1, l2) for w, _ in ref_layers)
     # The kernel sums in float64.
     total = np.full(1, np.nan)
-    epoch.penalty(network.topology, parameters, total, l1, l2)
+    factors = penalty_factors(l1, l2, np.ones(network.depth))
+    epoch.penalty(network.topology, parameters, total, *factors)
     assert_within(total, expected, size * np.finfo(np.float64).eps * expected)
 
     gradient = rng.standard_normal(size).astype(dtype)
     through_the_loss = gradient.copy()
-    epoch.add_penalty_gradient(network.topology, parameters, gradient, l1, l2)
+    epoch.add_penalty_gradient(network.topology, parameters, gradient, *factors)
     for layer, (w, _) in enumerate(ref_layers):
         dw, added = network.weights(through_the_loss, layer), reference.penalty_gradient(w, l1, l2)
         bound = eps * (np.abs(dw) + np.abs(added))
