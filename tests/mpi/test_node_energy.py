@@ -10,7 +10,7 @@ import pytest
 
 from minibutter.energy.simulated import PowerModel, build
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.long]
 
 MODEL = PowerModel(
     joules_per_flop=1e-8, joules_per_byte={"l1": 0.0, "l2": 0.0, "l3": 0.0, "dram": 0.0}

@@ -11,7 +11,7 @@ import pytest
 
 from minibutter.energy.simulated import PowerModel, build
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.long]
 
 MODEL = PowerModel(
     package_w=40.0,
