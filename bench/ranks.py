@@ -41,7 +41,7 @@ SWEEPS = {
         epochs = 40
         repetitions = 80
     """,
-    # Of one to three seconds, one by one.
+    # Of a second or two, one by one.
     "40 medium runs": """
         name = "medium"
         dataset = "digits"
@@ -49,7 +49,7 @@ SWEEPS = {
         depth = [3, 4]
         learning_rate = 1e-3
         batch_size = 128
-        epochs = 100
+        epochs = 40
         repetitions = 10
     """,
 }
