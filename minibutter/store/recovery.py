@@ -6,11 +6,12 @@ read is moved to `quarantine/`, so that the two tables agree again and pandas, D
 reader can open both folders.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from minibutter.store.checkpoints import CHECKPOINTS, checkpoint_path, remove_checkpoints
 from minibutter.store.files import UnreadableShard, host_name, is_alive, sync, writer_of
-from minibutter.store.generations import remove_dead_stages, shared_lock, turn
+from minibutter.store.generations import remove_dead_stages, shared_lock
 from minibutter.store.parquet import SCHEMAS, read_pair
 from minibutter.store.shards import Shard, visible_shards
 from minibutter.store.tables import finished_runs
@@ -45,7 +46,7 @@ def recover(directory: str | Path) -> list[str]:
     directory = Path(directory)
     if not directory.is_dir():
         return []
-    with turn(directory), shared_lock(directory):
+    with shared_lock(directory):
         return [
             *remove_dead_stages(directory),
             *_finish_commits(directory),
@@ -135,7 +136,9 @@ def _quarantine(directory: Path, files: list[Path], reason: str) -> str:
         while target.exists():
             n_before += 1
             target = folder / f"{path.name}.{n_before}"
-        path.replace(target)
+        # Jobs of an array begin at the same moment: another may have been faster.
+        with suppress(FileNotFoundError):
+            path.replace(target)
     names = " and ".join(str(path.relative_to(directory)) for path in files)
     return f"moved {names} to {directory / 'quarantine'}: {reason}"
 

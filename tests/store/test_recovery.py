@@ -3,6 +3,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pyarrow as pa
@@ -277,6 +278,20 @@ def test_shard_of_another_schema_version_is_never_moved(tmp_path, store_runs):
     assert path.exists()
     with pytest.raises(StoreError, match="schema version 99"):
         finished_runs(tmp_path)
+
+
+def test_jobs_that_begin_at_the_same_moment_put_a_directory_in_order_together(
+    tmp_path, store_runs
+):
+    for i in range(40):
+        store_runs(tmp_path, f"r{i}")
+    for path in (tmp_path / "epochs").glob("*.parquet"):
+        path.write_bytes(b"cut")
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda _: recover(tmp_path), range(4)))
+    assert len({line for lines in said for line in lines}) >= 40
+    assert recover(tmp_path) == []
+    assert len(list((tmp_path / "quarantine" / "runs").iterdir())) == 40
 
 
 def test_recovery_of_nothing_does_nothing(tmp_path, store_runs):
