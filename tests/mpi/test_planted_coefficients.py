@@ -21,14 +21,14 @@ MODEL = PowerModel(
     jitter_s=1e-4,
 )
 # Networks that fit the first to the last of the simulated caches (32 KiB, 512 KiB, 4 MiB a core),
-# on rungs and with tilings that move more and less between them. Every run takes half a second or
-# more, in many short epochs: what simulated counters have drawn by a moment within an epoch depends
+# on rungs and with tilings that move more and less between them. Every run takes a second or
+# two, in many short epochs: what simulated counters have drawn by a moment within an epoch depends
 # on how long the machine expected it to take.
 GRIDS = (
-    ("", {2_000: 1200, 16_000: 300, 65_536: 500, 131_072: 300, 300_000: 160}),
-    ("block_depth = 16", {16_000: 300, 131_072: 250, 300_000: 160}),
-    ("tile_rows = 2\ntile_columns = 16", {16_000: 220, 300_000: 120}),
-    ('kernel = "naive"', {2_000: 400, 131_072: 60, 300_000: 30}),
+    ("", {2_000: 3000, 16_000: 900, 65_536: 1500, 131_072: 1000, 300_000: 480}),
+    ("block_depth = 16", {16_000: 800, 131_072: 800, 300_000: 480}),
+    ("tile_rows = 2\ntile_columns = 16", {16_000: 600, 300_000: 360}),
+    ('kernel = "naive"', {2_000: 600, 131_072: 90, 300_000: 45}),
 )
 
 
