@@ -54,8 +54,6 @@ def test_planted_coefficients_come_back_within_three_percent(launcher, monkeypat
         # Where others took the processors, and the account says so, it is tried again.
         if max(map(abs, errors.values())) <= 0.03 or (foreign_load or 0) <= 0.02:
             break
-    else:
-        pytest.skip(f"others took {foreign_load:.1%} of the processors, three times")
     assert errors == pytest.approx(dict.fromkeys(planted, 0.0), abs=0.03)
 
 
