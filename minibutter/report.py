@@ -127,6 +127,11 @@ def is_numeric_column(cells: pd.Series) -> bool:
     return all(_is_numeric(cell) for cell in cells)
 
 
+def hours_text(hours: float) -> str:
+    """Core-hours, or kilowatt-hours, with three digits or as a whole number: 0.0312, 17.1, 2460."""
+    return f"{hours:.3g}" if hours < 1000 else f"{hours:.0f}"
+
+
 def duration_text(seconds: float) -> str:
     """Seconds as people say them: 4.2 s, 3 min 20 s, 2 h 05 min."""
     if not math.isfinite(seconds):

@@ -117,7 +117,7 @@ def _schedule_lines(schedule: Forecast) -> list[str]:
     if schedule.n_jobs:
         lines.append(
             f"on {ranks}: {_time_text(schedule.makespan_s)}, {schedule.efficiency:.1%} busy; "
-            f"{_hours_text(schedule.core_h)} core-hours as packed"
+            f"{report.hours_text(schedule.core_h)} core-hours as packed"
         )
     if schedule.time_limit_s is None:
         lines.append(
@@ -142,11 +142,11 @@ def _schedule_lines(schedule: Forecast) -> list[str]:
 def _energy_lines(energy: Prediction, scale: float) -> list[str]:
     interval = "without interval"
     if energy.low_kwh is not None:
-        low, high = (_hours_text(end * scale) for end in (energy.low_kwh, energy.high_kwh))
+        low, high = (report.hours_text(end * scale) for end in (energy.low_kwh, energy.high_kwh))
         interval = f"[{low}, {high}] in 90 %"
     of_sample = "" if scale == 1 else f", from a sample of {len(energy.experiments)} experiments"
     return [
-        f"energy: {_hours_text(energy.energy_kwh * scale)} kWh {interval} "
+        f"energy: {report.hours_text(energy.energy_kwh * scale)} kWh {interval} "
         f"({energy.energy_quality} from {energy.kind} energies{of_sample})",
         *(f"note: {note}" for note in energy.notes),
     ]
@@ -195,10 +195,6 @@ def _time_text(seconds: float) -> str:
         return report.duration_text(seconds)
     days = seconds / 86400
     return f"{days:.3g} days" if days < 1000 else f"{days / 365.25:.3g} years"
-
-
-def _hours_text(hours: float) -> str:
-    return f"{hours:.3g}" if hours < 1000 else f"{hours:.0f}"
 
 
 def _bytes_text(n_bytes: float) -> str:

@@ -47,7 +47,7 @@ def show_plan(
         print(note)
     print(
         f"{plan.name}: {plan.repetitions.sum()} runs of {len(plan)} experiments "
-        f"({plan.n_cells.sum()} cells), about {_hours_text(plan.core_h)} core-hours"
+        f"({plan.n_cells.sum()} cells), about {report.hours_text(plan.core_h)} core-hours"
     )
     for line in outlook_lines(outlook):
         print(line)
@@ -151,14 +151,10 @@ def _size_table(plan: Plan) -> pd.DataFrame:
             "experiments": sums["experiments"].map(str),
             "runs": sums["runs"].map(str),
             "cannot run": sums["cannot run"].map(str),
-            "core-hours": sums["core-hours"].map(_hours_text),
+            "core-hours": sums["core-hours"].map(report.hours_text),
         }
     )
     return table if plan.has_problem.any() else table.drop(columns="cannot run")
-
-
-def _hours_text(hours: float) -> str:
-    return f"{hours:.3g}" if hours < 1000 else f"{hours:.0f}"
 
 
 def _problem_lines(plan: Plan) -> list[str]:

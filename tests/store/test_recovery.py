@@ -280,9 +280,7 @@ def test_shard_of_another_schema_version_is_never_moved(tmp_path, store_runs):
         finished_runs(tmp_path)
 
 
-def test_jobs_that_begin_at_the_same_moment_put_a_directory_in_order_together(
-    tmp_path, store_runs
-):
+def test_jobs_that_begin_at_the_same_moment_put_a_directory_in_order_together(tmp_path, store_runs):
     for i in range(40):
         store_runs(tmp_path, f"r{i}")
     for path in (tmp_path / "epochs").glob("*.parquet"):
