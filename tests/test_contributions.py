@@ -49,8 +49,8 @@ def make_part(trained):
 def together(*results):
     """The result that the first rank writes down, which the store must take."""
     result = add_up(results[0], [measured_by(result) for result in results])
-    run_table(result.run)
-    epoch_table(result.run, result.epochs)
+    run_table([result.run])
+    epoch_table([result.run], [result.epochs])
     return result
 
 

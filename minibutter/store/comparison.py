@@ -67,7 +67,7 @@ def difference(
     )
     if not len(stored.runs) or len(stored.epochs) != stored.runs["epochs_completed"][0].as_py():
         raise StoreError(f"{directory} has no run {run_id} that can be read")
-    found = differences(stored, Version(run_table(run), epoch_table(run, epochs)))
+    found = differences(stored, Version(run_table([run]), epoch_table([run], [epochs])))
     return found[0] if found else None
 
 

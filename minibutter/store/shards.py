@@ -33,6 +33,10 @@ from minibutter.store.rows import epoch_table, run_table
 MAX_BUFFERED_EPOCHS = 1_000_000
 """Rows of `epochs` (about 150 MB) that close a shard whatever the time."""
 
+MAX_NEW_RUNS, MAX_NEW_EPOCHS = 256, 20_000
+"""Runs, or epochs of them, that wait as they came: Arrow takes as long to check and lay out the
+columns of one short run as of a hundred."""
+
 INTERVAL_S, LONGEST_INTERVALS = 2.0, 150
 """Seconds between the first shards of a writer, and by what they grow: to five minutes. A file has
 60 kB beside its rows, and file systems of clusters do not like millions of files."""
@@ -101,6 +105,8 @@ class ShardWriter:
         self._sequence = 0
         self._runs: list[pa.Table] = []
         self._epochs: list[pa.Table] = []
+        self._new: list[tuple[Mapping[str, Any], Mapping[str, Any] | None]] = []
+        self._n_new_epochs = 0
         self._n_epochs = 0
         for table in SCHEMAS:
             (self._directory / table).mkdir(parents=True, exist_ok=True)
@@ -124,15 +130,40 @@ class ShardWriter:
         Raises
         ------
         ValueError, TypeError
-            If a column is missing, unknown, of another type or length, or contradicts another.
+            If a column is missing, unknown, of another type or length, or contradicts another: at
+            once or, of a short run, with one of the next calls, at the latest by `flush`.
         """
-        runs, rows = run_table(run), epoch_table(run, epochs)
-        self._runs.append(runs)
-        self._epochs.append(rows)
-        self._n_epochs += len(rows)
+        self._new.append((run, epochs))
+        self._n_epochs += run["epochs_completed"]
+        self._n_new_epochs += run["epochs_completed"]
+        if len(self._new) >= MAX_NEW_RUNS or self._n_new_epochs >= MAX_NEW_EPOCHS:
+            self._take_in()
         if self._n_epochs >= MAX_BUFFERED_EPOCHS:
             self.flush()
         self.flush_if_due()
+
+    def _take_in(self) -> None:
+        """Turn what was added lately into tables, all of it at once."""
+        if not self._new:
+            return
+        new, self._new, self._n_new_epochs = self._new, [], 0
+        try:
+            self._lay_out(new)
+        except (ValueError, TypeError):
+            # One that is wrong takes no others with it.
+            problem = None
+            for pair in new:
+                try:
+                    self._lay_out([pair])
+                except (ValueError, TypeError) as error:
+                    problem = problem or error
+            raise problem from None
+
+    def _lay_out(self, new: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> None:
+        runs, epochs = zip(*new, strict=True)
+        tables = run_table(runs), epoch_table(runs, epochs)
+        self._runs.append(tables[0])
+        self._epochs.append(tables[1])
 
     def flush_if_due(self) -> None:
         """Close a shard if it is time to; worth a call during a long run, too."""
@@ -150,6 +181,7 @@ class ShardWriter:
             If the disk refuses. The runs stay in the buffer and nothing half-written stays.
         """
         self._last_flush_s = self._clock()
+        self._take_in()
         if not self._runs:
             return
         shard = new_shard(self._directory, self._label, self._sequence)

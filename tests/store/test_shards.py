@@ -253,8 +253,9 @@ def test_shard_name_says_who_wrote_it(tmp_path, store_runs, monkeypatch):
 )
 def test_wrong_run_is_refused(tmp_path, make_run, make_epochs, change, message):
     writer = ShardWriter(tmp_path, "rank0")
+    writer.add(make_run(**change), make_epochs())
     with pytest.raises((TypeError, ValueError), match=message):
-        writer.add(make_run(**change), make_epochs())
+        writer.flush()
     writer.flush()
     assert not list((tmp_path / "runs").iterdir())
 
@@ -275,18 +276,58 @@ def test_wrong_run_is_refused(tmp_path, make_run, make_epochs, change, message):
 )
 def test_wrong_epochs_are_refused(tmp_path, make_run, make_epochs, change, message):
     writer = ShardWriter(tmp_path, "rank0")
+    writer.add(make_run(), make_epochs(**change))
     with pytest.raises((TypeError, ValueError), match=message):
-        writer.add(make_run(), make_epochs(**change))
+        writer.flush()
 
 
 def test_missing_column_is_refused(tmp_path, make_run, make_epochs):
     writer = ShardWriter(tmp_path, "rank0")
     run, epochs = make_run(), make_epochs()
     del run["kernel"], epochs["test_hinge"]
+    writer.add(run, make_epochs())
     with pytest.raises(ValueError, match="columns missing: \\['kernel'\\]"):
-        writer.add(run, make_epochs())
+        writer.flush()
+    writer.add(make_run(), epochs)
     with pytest.raises(ValueError, match="columns missing: \\['test_hinge'\\]"):
-        writer.add(make_run(), epochs)
+        writer.flush()
+
+
+def test_a_wrong_run_takes_no_others_with_it(tmp_path, make_run, make_epochs):
+    with ShardWriter(tmp_path, "rank0", interval_s=1e9) as writer:
+        for name, status in (("a-0000", "completed"), ("b-0000", "ready"), ("c-0000", "completed")):
+            writer.add(make_run(run_id=name, status=status), make_epochs())
+        with pytest.raises(ValueError, match="status is 'ready'"):
+            writer.flush()
+    assert read_only_shard(tmp_path, "runs")["run_id"].to_pylist() == ["a-0000", "c-0000"]
+    assert read_only_shard(tmp_path, "epochs")["run_id"].to_pylist() == 3 * ["a-0000"] + 3 * [
+        "c-0000"
+    ]
+
+
+def test_many_runs_of_different_lengths_are_laid_out_like_single_ones(
+    tmp_path, make_run, make_epochs
+):
+    """Arrays, lists and columns of nulls side by side, and a run without epochs in between."""
+    runs = [
+        make_run(run_id="a-0000"),
+        make_run(run_id="b-0000", epochs_completed=0, status="failed", error="why"),
+        make_run(run_id="c-0000"),
+    ]
+    first, last = make_epochs(), make_epochs(trained_loss=None)
+    epochs = [first | {"trained_loss": np.array([1.0, np.nan, 3.0])}, None, last]
+    together, alone = ShardWriter(tmp_path / "1", "r"), ShardWriter(tmp_path / "2", "r")
+    for run, columns in zip(runs, epochs, strict=True):
+        together.add(run, columns)
+        alone.add(run, columns)
+        alone._take_in()
+    together.flush()
+    alone.flush()
+    for table in ("runs", "epochs"):
+        found = read_only_shard(tmp_path / "1", table)
+        assert found.equals(read_only_shard(tmp_path / "2", table))
+    assert np.isnan(found["trained_loss"].to_pylist()[1])
+    assert found["trained_loss"].to_pylist()[3:] == [None] * 3
 
 
 @pytest.mark.parametrize("failing_call", [1, 2])
