@@ -5,38 +5,25 @@ keeps. No MPI here, no printing: the same call serves one process and a thousand
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from minibutter import datasets, hierarchy, store
+from minibutter import hierarchy, store
 from minibutter.courses import Course, Ending, EpochColumns, RunResult, failed_outcome
-from minibutter.datasets import Dataset, DatasetError
 from minibutter.energy import RegionMeter
 from minibutter.energy.counters import EpochCounts, HardwareCounters, counters_of_this_thread
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import Experiment
-from minibutter.nn.parameterization import GAUSSIAN, Parameterization, make_parameterization
 from minibutter.nn.partners import ALONE, Partners
-from minibutter.nn.schedules import StepSchedule
-from minibutter.nn.slices import SlicedGroup
-from minibutter.nn.training import EpochRow, Start, TrainingData, TrainingGroup, make_optimizer
+from minibutter.nn.starts import Start
+from minibutter.nn.training import EpochRow, TrainingGroup
+from minibutter.preparation import FORESEEN, all_or_none, find_data, make_groups, prepare
 from minibutter.provenance import Provenance
 from minibutter.run_columns import identity_columns, used_sizes
 from minibutter.saving import CHECKPOINT_S, Saver
-from minibutter.sweeps import identity
-
-
-@lru_cache(maxsize=16)
-def _load(reference: str, target: str | None, task: str | None, data_dir: Path | None) -> Dataset:
-    """Encoded data, kept for the runs that follow; all 13 BUTTER sets take 0.4 GB."""
-    return datasets.load(reference, target=target, task=task, data_dir=data_dir)
 
 
 def execute(experiment: Experiment, repetition: int, **options: Any) -> RunResult:
@@ -116,15 +103,15 @@ def execute_group(
     results: dict[int, RunResult] = {}
     for repetition in repetitions:
         try:
-            with _all_or_none(partners):
-                dataset = _find_data(experiment, data_dir)
-                start = _prepare(experiment, repetition, dataset)
+            with all_or_none(partners):
+                dataset = find_data(experiment, data_dir)
+                start = prepare(experiment, repetition, dataset)
                 run_id = known[repetition]["run_id"]
                 resumed = saver.resume(run_id, start)
             starts[repetition], courses[repetition] = resumed
-        except _FORESEEN as error:
+        except FORESEEN as error:
             results[repetition] = _failed(known[repetition], error)
-    for members, group in _make_groups(experiment, starts, partners):
+    for members, group in make_groups(experiment, starts, partners):
         if isinstance(group, Exception):
             results |= {repetition: _failed(known[repetition], group) for repetition in members}
             continue
@@ -134,10 +121,10 @@ def execute_group(
         if len(members) == 1 and experiment.spec.slices == 1:
             traffic = hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
         try:
-            with _all_or_none(partners):
+            with all_or_none(partners):
                 is_cold = experiment.spec.cache_state == "cold"
                 flusher = CacheFlusher(hierarchy.flushed_bytes()) if is_cold else None
-        except _FORESEEN as error:
+        except FORESEEN as error:
             results |= {repetition: _failed(known[repetition], error) for repetition in members}
             continue
         counts = EpochCounts(counters or counters_of_this_thread(), len(members))
@@ -148,156 +135,6 @@ def execute_group(
             run = known[repetition] | used | traffic | course.outcome
             results[repetition] = RunResult(run, course.columns.columns(), course)
     return [results[repetition] for repetition in repetitions]
-
-
-_FORESEEN = (DatasetError, ValueError, MemoryError)
-"""What the user of a run can mend."""
-
-
-@contextmanager
-def _all_or_none(partners: Partners) -> Iterator[None]:
-    """Around what every rank does for itself: where one fails, all do, or the others would wait.
-
-    Raises
-    ------
-    DatasetError, ValueError, MemoryError
-        The problem of the first rank that has one.
-    """
-    problem = None
-    try:
-        yield
-    except _FORESEEN as error:
-        problem = error
-    for found in partners.meet(problem):
-        if found is not None:
-            raise found
-
-
-def _find_data(experiment: Experiment, data_dir: Path | None) -> Dataset:
-    if experiment.problem is not None:
-        raise ValueError(experiment.problem)
-    spec = experiment.spec
-    return _load(spec.dataset, spec.target, spec.task, data_dir)
-
-
-def _prepare(experiment: Experiment, repetition: int, dataset: Dataset) -> Start:
-    """Split, spoil labels, draw the first weights: everything random, each from its own stream."""
-    spec, network = experiment.spec, experiment.network
-
-    def stream(name: str) -> np.random.Generator:
-        return identity.random_stream(experiment.stream_id, repetition, name, spec.seed)
-
-    train, test = datasets.split_dataset(
-        dataset.info.n_rows, spec.test_split, spec.split_method, stream("split")
-    )
-    y_train = dataset.y[train]
-    if spec.label_noise > 0:
-        y_train = datasets.add_label_noise(
-            y_train, dataset.info.task, spec.label_noise, stream("label_noise")
-        )
-
-    def as_network_type(rows: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(rows, dtype=spec.dtype)
-
-    data = TrainingData(
-        x_train=as_network_type(dataset.x[train]),
-        y_train=as_network_type(y_train),
-        x_test=as_network_type(dataset.x[test]),
-        y_test=as_network_type(dataset.y[test]),
-    )
-    scales = _parameterization(experiment)
-    if scales is None:
-        parameters = network.initial_parameters(spec.initializer, stream("init"))
-    else:
-        parameters = scales.initial_parameters(network, stream("init"))
-    return Start(parameters, data, stream("shuffle"))
-
-
-def _parameterization(experiment: Experiment) -> Parameterization | None:
-    """Of Gaussian first weights; uniform ones have one learning rate for all."""
-    spec = experiment.spec
-    if spec.initializer != GAUSSIAN:
-        return None
-    return make_parameterization(
-        spec.parameterization,
-        experiment.network,
-        spec.optimizer,
-        spec.sigma0,
-        spec.bias_multiplier,
-        spec.base_width,
-    )
-
-
-def _schedule(experiment: Experiment) -> StepSchedule | None:
-    spec = experiment.spec
-    if spec.learning_rate_step_epochs is None:
-        return None
-    return StepSchedule(spec.learning_rate_step_epochs, spec.learning_rate_gamma)
-
-
-def _make_groups(
-    experiment: Experiment, starts: dict[int, Start], partners: Partners
-) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
-    """One group of all repetitions that have done equally many epochs or, where they cannot be
-    packed, one of each.
-
-    Where there can be no group, not even of one repetition, its error comes in its place. What has
-    entered a group is taken out of `starts`: packed data are a copy, and one is enough.
-    """
-    for epochs in sorted({start.epochs for start in starts.values()}, reverse=True):
-        equals = [key for key, start in starts.items() if start.epochs == epochs]
-        yield from _pack(experiment, {key: starts.pop(key) for key in equals}, partners)
-
-
-def _pack(
-    experiment: Experiment, starts: dict[int, Start], partners: Partners
-) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
-    """`_make_groups` of repetitions that have done equally many epochs, and of at least one."""
-    try:
-        with _all_or_none(partners):
-            group = _make_group(experiment, list(starts.values()), partners)
-    except _FORESEEN as error:
-        # Its traceback would keep what the group has allocated.
-        failure = error.with_traceback(None)
-    else:
-        members = list(starts)
-        starts.clear()
-        yield members, group
-        return
-    if len(starts) == 1:
-        yield list(starts), failure
-        return
-    while starts:
-        repetition = next(iter(starts))
-        yield from _pack(experiment, {repetition: starts.pop(repetition)}, partners)
-
-
-def _make_group(experiment: Experiment, starts: list[Start], partners: Partners) -> TrainingGroup:
-    spec = experiment.spec
-    optimizer = make_optimizer(
-        spec.optimizer,
-        spec.learning_rate,
-        spec.momentum,
-        nesterov=spec.nesterov,
-        momentum_form=spec.momentum_form,
-        perturbation=spec.perturbation,
-    )
-    options = {
-        "batch_size": min(spec.batch_size, experiment.n_train),
-        "l1": spec.l1,
-        "l2": spec.l2,
-        "evaluate_train": spec.evaluate_train,
-        "parameterization": _parameterization(experiment),
-        "schedule": _schedule(experiment),
-        "sampling": spec.sampling,
-    }
-    if spec.slices == 1:
-        return TrainingGroup(experiment.network, starts, optimizer, **options)
-    if len(starts) > 1:
-        raise ValueError("slices fill the lanes with rows of one run: train them one by one")
-    return SlicedGroup(
-        experiment.network, starts[0], optimizer, slices=spec.slices, partners=partners, **options
-    )
 
 
 def _train(

@@ -17,7 +17,7 @@ from minibutter.launch import ranks as ranks_module
 from minibutter.launch import sweep as sweep_module
 from minibutter.launch import together as together_module
 from minibutter.launch.together import explain
-from minibutter.nn.training import EpochRow
+from minibutter.nn.training import EpochRow, TrainingGroup
 from minibutter.provenance import read_provenance
 from minibutter.sweeps.spec import SweepError, parse_sweep
 
@@ -184,7 +184,7 @@ def test_groups_are_repetitions_of_one_experiment_that_are_missing(tmp_path, cap
 
 def test_a_sweep_that_was_interrupted_within_a_group_goes_on(tmp_path, monkeypatch, capsys):
     undisturbed, _ = run_in_lanes(NARROW, tmp_path / "undisturbed", 1)
-    run_epoch = runs.TrainingGroup.run_epoch
+    run_epoch = TrainingGroup.run_epoch
     epochs = iter(range(1, 100))
 
     def interrupt(group):
@@ -192,10 +192,10 @@ def test_a_sweep_that_was_interrupted_within_a_group_goes_on(tmp_path, monkeypat
             raise KeyboardInterrupt
         return run_epoch(group)
 
-    monkeypatch.setattr(runs.TrainingGroup, "run_epoch", interrupt)
+    monkeypatch.setattr(TrainingGroup, "run_epoch", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_in_lanes(NARROW, tmp_path / "out", 3)
-    monkeypatch.setattr(runs.TrainingGroup, "run_epoch", run_epoch)
+    monkeypatch.setattr(TrainingGroup, "run_epoch", run_epoch)
     assert set(store.read_runs(tmp_path / "out")["repetition"]) == {0, 1, 2}
     again, runs_again = run_in_lanes(NARROW, tmp_path / "out", 16)
     pd.testing.assert_frame_equal(again, undisturbed, check_exact=True)
@@ -291,17 +291,17 @@ def test_a_thousand_problems_are_a_few_lines():
 
 def test_a_run_that_failed_for_want_of_memory_is_tried_again(sweep, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    prepare = runs._prepare
+    prepare = runs.prepare
 
     def exhaust(experiment, repetition, dataset):
         if repetition == 1:
             raise MemoryError("Unable to allocate 3.00 TiB")
         return prepare(experiment, repetition, dataset)
 
-    monkeypatch.setattr(runs, "_prepare", exhaust)
+    monkeypatch.setattr(runs, "prepare", exhaust)
     failed = launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=out)
     assert (failed.n_failed, failed.exit_code) == (2, 3)
-    monkeypatch.setattr(runs, "_prepare", prepare)
+    monkeypatch.setattr(runs, "prepare", prepare)
     again = launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=out)
     assert (again.n_runs, again.n_failed, again.exit_code) == (2, 0, 0)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minibutter import hierarchy, runs, store
+from minibutter import hierarchy, preparation, runs, store
 from minibutter.energy import open_meter
 from minibutter.energy.counters import open_counters
 from minibutter.energy.environment import read_environment
@@ -163,14 +163,14 @@ def test_repetitions_of_which_only_some_have_binary_targets_are_trained_one_by_o
 
 
 def test_a_repetition_that_cannot_be_prepared_fails_alone(plan, monkeypatch):
-    prepare = runs._prepare
+    prepare = runs.prepare
 
     def exhaust(experiment, repetition, dataset):
         if repetition == 1:
             raise MemoryError("Unable to allocate 3.00 TiB")
         return prepare(experiment, repetition, dataset)
 
-    monkeypatch.setattr(runs, "_prepare", exhaust)
+    monkeypatch.setattr(runs, "prepare", exhaust)
     results = execute_group(plan(), range(3))
     assert [result.run["status"] for result in results] == ["completed", "failed", "completed"]
     assert [result.run["lanes"] for result in results] == [2, None, 2]
@@ -178,27 +178,27 @@ def test_a_repetition_that_cannot_be_prepared_fails_alone(plan, monkeypatch):
 
 
 def test_a_group_that_wants_too_much_memory_is_trained_one_by_one(plan, monkeypatch):
-    class Small(runs.TrainingGroup):
+    class Small(TrainingGroup):
         def __init__(self, network, starts, *arguments, **options):
             if len(starts) > 1:
                 raise MemoryError
             super().__init__(network, starts, *arguments, **options)
 
-    monkeypatch.setattr(runs, "TrainingGroup", Small)
+    monkeypatch.setattr(preparation, "TrainingGroup", Small)
     results = execute_group(plan(), range(3))
     assert [(r.run["status"], r.run["lanes"]) for r in results] == [("completed", 1)] * 3
 
 
 def test_a_repetition_that_stops_leaves_its_group_and_the_others_go_on(plan, monkeypatch):
     """The penalty multiplies weights by -3 in every step: the larger the first, the sooner inf."""
-    prepare = runs._prepare
+    prepare = runs.prepare
 
     def enlarge(experiment, repetition, dataset):
         start = prepare(experiment, repetition, dataset)
         start.parameters[:] *= 10 ** (5 * repetition)
         return start
 
-    monkeypatch.setattr(runs, "_prepare", enlarge)
+    monkeypatch.setattr(runs, "prepare", enlarge)
     wild = {"optimizer": "sgd", "learning_rate": 1e-20, "l2": 2e20, "batch_size": 120}
     experiment = plan(**wild, epochs=20, on_divergence="stop")
     together = execute_group(experiment, range(3))
@@ -307,14 +307,14 @@ def test_counters_that_cannot_be_opened_are_null_and_the_numbers_of_the_run_the_
 
 
 def test_a_run_that_stops_early_has_the_counts_of_its_own_epochs(plan, monkeypatch):
-    prepare = runs._prepare
+    prepare = runs.prepare
 
     def enlarge(experiment, repetition, dataset):
         start = prepare(experiment, repetition, dataset)
         start.parameters[:] *= 10 ** (10 * repetition)
         return start
 
-    monkeypatch.setattr(runs, "_prepare", enlarge)
+    monkeypatch.setattr(runs, "prepare", enlarge)
     wild = {"optimizer": "sgd", "learning_rate": 1e-20, "l2": 2e20, "batch_size": 120}
     package = FakePackage()
 
@@ -399,7 +399,7 @@ def test_running_out_of_memory_is_a_stored_result(plan, monkeypatch):
     def exhaust(*_):
         raise MemoryError("Unable to allocate 3.00 TiB")
 
-    monkeypatch.setattr(runs, "_prepare", exhaust)
+    monkeypatch.setattr(runs, "prepare", exhaust)
     result = execute(plan())
     assert result.run["status"] == "failed"
     assert "out of memory: Unable to allocate 3.00 TiB; run fewer ranks" in result.run["error"]
@@ -409,7 +409,7 @@ def test_what_nobody_foresaw_is_not_stored_as_a_result(plan, monkeypatch):
     def bug(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(runs, "_prepare", bug)
+    monkeypatch.setattr(runs, "prepare", bug)
     with pytest.raises(ZeroDivisionError):
         execute(plan())
 
@@ -436,7 +436,7 @@ def test_perturbed_runs_start_where_the_others_do_and_see_the_same_batches(plan,
     options = {"optimizer": "sgd", "learning_rate": 0.1, "activation": "tanh"} | momentum
 
     def parts(experiment):
-        start = runs._prepare(experiment, 0, runs._find_data(experiment, None))
+        start = runs.prepare(experiment, 0, runs.find_data(experiment, None))
         return start.parameters.tobytes(), start.data.x_train.tobytes(), start.shuffle.random()
 
     usual = plan(**options)
@@ -472,7 +472,7 @@ def test_a_run_has_its_parameterization_schedule_and_sampling(plan, options):
     )  # fmt: skip
     stream = random_stream(experiment.stream_id, 0, "init", 0)
     expected = scales.initial_parameters(experiment.network, stream)
-    start = runs._prepare(experiment, 0, runs._find_data(experiment, None))
+    start = runs.prepare(experiment, 0, runs.find_data(experiment, None))
     assert start.parameters.tobytes() == expected.tobytes()
     group = TrainingGroup(
         experiment.network, [start], make_optimizer("adam", 0.01),
@@ -609,7 +609,7 @@ def test_repetitions_with_slices_are_trained_one_by_one(plan):
 
 
 def test_a_rank_that_cannot_be_prepared_fails_the_run_on_all(plan, monkeypatch):
-    experiment, prepare = plan(slices=2), runs._prepare
+    experiment, prepare = plan(slices=2), runs.prepare
     names = iter(["first", "second"])
 
     def prepare_once(*arguments):
@@ -617,20 +617,20 @@ def test_a_rank_that_cannot_be_prepared_fails_the_run_on_all(plan, monkeypatch):
             raise MemoryError("no room for the rows")
         return prepare(*arguments)
 
-    monkeypatch.setattr(runs, "_prepare", prepare_once)
+    monkeypatch.setattr(runs, "prepare", prepare_once)
     for result in execute_together(experiment, 2):
         assert (result.run["status"], result.run["epochs_completed"]) == ("failed", 0)
         assert "out of memory: no room for the rows" in result.run["error"]
 
 
 def test_a_rank_without_memory_for_its_slices_fails_the_run_on_all(plan, monkeypatch):
-    class Greedy(runs.SlicedGroup):
+    class Greedy(preparation.SlicedGroup):
         def __init__(self, *arguments, partners, **options):
             if partners.rank == 1:
                 raise MemoryError("no room for gradients")
             super().__init__(*arguments, partners=partners, **options)
 
-    monkeypatch.setattr(runs, "SlicedGroup", Greedy)
+    monkeypatch.setattr(preparation, "SlicedGroup", Greedy)
     for result in execute_together(plan(slices=3), 2):
         assert result.run["status"] == "failed"
         assert "no room for gradients" in result.run["error"]

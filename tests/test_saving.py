@@ -155,14 +155,14 @@ def test_diverged_run_keeps_the_epoch_of_its_divergence(plan, tmp_path):
 
 def test_repetition_that_has_ended_is_no_part_of_an_interruption(plan, tmp_path, monkeypatch):
     """The penalty multiplies weights by -3 in every step: the larger the first, the sooner inf."""
-    prepare = runs._prepare
+    prepare = runs.prepare
 
     def enlarge(experiment, repetition, dataset):
         start = prepare(experiment, repetition, dataset)
         start.parameters[:] *= 10 ** (10 * repetition)
         return start
 
-    monkeypatch.setattr(runs, "_prepare", enlarge)
+    monkeypatch.setattr(runs, "prepare", enlarge)
     wild = {"optimizer": "sgd", "learning_rate": 1e-20, "l2": 2e20, "batch_size": 120}
     experiment = plan(**wild, epochs=20, on_divergence="stop")
     undisturbed = execute_group(experiment, [0, 1])

@@ -183,7 +183,7 @@ def test_run_that_fails_here_is_said(finished, monkeypatch):
     def exhaust(experiment, repetition, dataset):
         raise MemoryError("Unable to allocate 3.00 TiB")
 
-    monkeypatch.setattr(runs, "_prepare", exhaust)
+    monkeypatch.setattr(runs, "prepare", exhaust)
     found = verify(finished, "1")
     assert found.exit_code == EXIT_NOT_REPEATED
     assert "out of memory" in found.repeated[0].problem

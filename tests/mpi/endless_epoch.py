@@ -3,9 +3,10 @@
 import time
 from pathlib import Path
 
-from minibutter import launch, runs
+from minibutter import launch
+from minibutter.nn.training import TrainingGroup
 
-run_epoch = runs.TrainingGroup.run_epoch
+run_epoch = TrainingGroup.run_epoch
 
 
 def run_epoch_or_hang(group):
@@ -15,5 +16,5 @@ def run_epoch_or_hang(group):
     return run_epoch(group)
 
 
-runs.TrainingGroup.run_epoch = run_epoch_or_hang
+TrainingGroup.run_epoch = run_epoch_or_hang
 raise SystemExit(launch.main())

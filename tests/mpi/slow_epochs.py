@@ -2,9 +2,10 @@
 
 import time
 
-from minibutter import launch, runs
+from minibutter import launch
+from minibutter.nn.training import TrainingGroup
 
-run_epoch = runs.TrainingGroup.run_epoch
+run_epoch = TrainingGroup.run_epoch
 
 
 def run_epoch_slowly(group):
@@ -12,5 +13,5 @@ def run_epoch_slowly(group):
     return run_epoch(group)
 
 
-runs.TrainingGroup.run_epoch = run_epoch_slowly
+TrainingGroup.run_epoch = run_epoch_slowly
 raise SystemExit(launch.main())

@@ -3,7 +3,7 @@
 from minibutter import launch, runs
 from minibutter.launch.ranks import find_ranks
 
-prepare, rank = runs._prepare, find_ranks().rank
+prepare, rank = runs.prepare, find_ranks().rank
 
 
 def prepare_or_fail(experiment, repetition, dataset):
@@ -12,5 +12,5 @@ def prepare_or_fail(experiment, repetition, dataset):
     return prepare(experiment, repetition, dataset)
 
 
-runs._prepare = prepare_or_fail
+runs.prepare = prepare_or_fail
 raise SystemExit(launch.main())
