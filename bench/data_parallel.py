@@ -21,9 +21,11 @@ import numpy as np
 from bench.markers import ROOT, write_table
 from bench.turns import quartiles, three_digits
 from minibutter.launch import Alone, Team, find_ranks
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.network import Network
+from minibutter.nn.optimizers import make_optimizer
 from minibutter.nn.slices import SlicedGroup, default_slices
-from minibutter.nn.training import Start, TrainingData, TrainingGroup, make_optimizer
+from minibutter.nn.starts import Start, TrainingData
 from minibutter.provenance import read_provenance
 
 NAME = "bench.data_parallel"

@@ -13,7 +13,9 @@ import numpy as np
 
 from bench.turns import quartiles
 from minibutter.nn.network import Network
-from minibutter.nn.training import Trainer, TrainingData, make_optimizer
+from minibutter.nn.optimizers import make_optimizer
+from minibutter.nn.starts import TrainingData
+from minibutter.nn.training import Trainer
 
 NETWORKS = ((4, 4), (16, 16), (32,) * 3, (64,) * 3, (256,) * 3)
 N_INPUTS, N_OUTPUTS, N_TRAIN, N_TEST, BATCH_SIZE = 64, 10, 4096, 1024, 256

@@ -18,8 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from minibutter.nn import reference
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.network import Network
-from minibutter.nn.training import Start, TrainingData, TrainingGroup, make_optimizer
+from minibutter.nn.optimizers import make_optimizer
+from minibutter.nn.starts import Start, TrainingData
 
 N_ROWS, BATCH_SIZE, LEARNING_RATE = 4096, 256, 1e-3
 STEPS = N_ROWS // BATCH_SIZE

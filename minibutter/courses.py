@@ -17,8 +17,8 @@ from minibutter.energy import Cost, Energy, RegionMeter, unavailable_energy
 from minibutter.energy.attribution import GANG
 from minibutter.energy.counters import COUNTERS, EpochCounts
 from minibutter.energy.regions import Region
+from minibutter.nn.groups import EpochRow
 from minibutter.nn.kernels.metrics import METRICS
-from minibutter.nn.training import EpochRow
 from minibutter.parts import ENERGY_COLUMNS, Part, columns_of_parts, energy_columns
 from minibutter.sweeps.spec import RunSpec
 

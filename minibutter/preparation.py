@@ -14,12 +14,13 @@ import numpy as np
 from minibutter import datasets
 from minibutter.datasets import Dataset, DatasetError
 from minibutter.experiments import Experiment
+from minibutter.nn.groups import TrainingGroup
+from minibutter.nn.optimizers import make_optimizer
 from minibutter.nn.parameterization import GAUSSIAN, Parameterization, make_parameterization
 from minibutter.nn.partners import Partners
 from minibutter.nn.schedules import StepSchedule
 from minibutter.nn.slices import SlicedGroup
 from minibutter.nn.starts import Start, TrainingData
-from minibutter.nn.training import TrainingGroup, make_optimizer
 from minibutter.sweeps import identity
 
 

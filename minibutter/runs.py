@@ -17,9 +17,9 @@ from minibutter.energy.counters import EpochCounts, HardwareCounters, counters_o
 from minibutter.energy.environment import read_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import Experiment
+from minibutter.nn.groups import EpochRow, TrainingGroup
 from minibutter.nn.partners import ALONE, Partners
 from minibutter.nn.starts import Start
-from minibutter.nn.training import EpochRow, TrainingGroup
 from minibutter.preparation import FORESEEN, all_or_none, find_data, make_groups, prepare
 from minibutter.provenance import Provenance
 from minibutter.run_columns import identity_columns, used_sizes

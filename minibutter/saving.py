@@ -12,10 +12,10 @@ from typing import Any
 
 from minibutter import store
 from minibutter.courses import Course, Ending
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.kernels.jit import code_id
 from minibutter.nn.starts import Start
 from minibutter.nn.state import TrainingState
-from minibutter.nn.training import TrainingGroup
 from minibutter.provenance import Provenance
 
 CHECKPOINT_S = 600.0

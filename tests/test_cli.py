@@ -19,8 +19,8 @@ from minibutter import cli, hierarchy, store
 from minibutter.nn.kernels import jit
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.network import ACTIVATIONS, DTYPES, INITIALIZERS
+from minibutter.nn.optimizers import OPTIMIZERS
 from minibutter.nn.parameterization import GAUSSIAN, PARAMETERIZATIONS
-from minibutter.nn.training import OPTIMIZERS
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -13,8 +13,8 @@ from minibutter.energy.attribution import GANG
 from minibutter.energy.profiles import Profile, ZoneSpec
 from minibutter.launch.gang import Gang
 from minibutter.launch.ranks import Circle
+from minibutter.nn.groups import EpochRow
 from minibutter.nn.kernels.metrics import METRICS
-from minibutter.nn.training import EpochRow
 from tests.energy.conftest import Machine
 from tests.energy.test_attribution import Ranks, nobody_reads_unasked
 

@@ -17,7 +17,7 @@ from minibutter.launch import ranks as ranks_module
 from minibutter.launch import sweep as sweep_module
 from minibutter.launch import together as together_module
 from minibutter.launch.together import explain
-from minibutter.nn.training import EpochRow, TrainingGroup
+from minibutter.nn.groups import EpochRow, TrainingGroup
 from minibutter.provenance import read_provenance
 from minibutter.sweeps.spec import SweepError, parse_sweep
 

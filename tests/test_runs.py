@@ -11,12 +11,13 @@ from minibutter.energy import open_meter
 from minibutter.energy.counters import open_counters
 from minibutter.energy.environment import read_environment
 from minibutter.energy.simulated import PowerModel, build
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.kernels import tiling
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.kernels.tiling import Tiling
+from minibutter.nn.optimizers import make_optimizer
 from minibutter.nn.parameterization import make_parameterization
 from minibutter.nn.schedules import StepSchedule
-from minibutter.nn.training import TrainingGroup, make_optimizer
 from minibutter.provenance import read_provenance
 from minibutter.store.schema import COUNTERS
 from minibutter.sweeps.identity import random_stream

@@ -62,7 +62,9 @@ FIRST_EPOCH = """
 import time
 import numpy as np
 from minibutter.nn.network import Network
-from minibutter.nn.training import Trainer, TrainingData, make_optimizer
+from minibutter.nn.optimizers import make_optimizer
+from minibutter.nn.starts import TrainingData
+from minibutter.nn.training import Trainer
 
 begun_s = time.process_time()
 rng = np.random.default_rng(1)

@@ -16,10 +16,10 @@ from minibutter.experiments.resolved import (
 from minibutter.nn.cost import BUILT_IN, CostModel
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.network import ACTIVATIONS, INITIALIZERS, Network
+from minibutter.nn.optimizers import OPTIMIZERS
 from minibutter.nn.parameterization import GAUSSIAN
 from minibutter.nn.shapes import SHAPES, format_widths
 from minibutter.nn.traffic import Workload
-from minibutter.nn.training import OPTIMIZERS
 from minibutter.sweeps import identity
 from minibutter.sweeps.spec import Checks, RunSpec, SweepError
 

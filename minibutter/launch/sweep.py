@@ -30,9 +30,10 @@ from minibutter.launch.ranks import (
 )
 from minibutter.launch.stopping import Stopping, read_limit
 from minibutter.launch.together import Together
+from minibutter.nn.groups import EpochRow
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.slices import compile_sliced_kernels
-from minibutter.nn.training import EpochRow, compile_kernels
+from minibutter.nn.training import compile_kernels
 from minibutter.provenance import read_provenance
 from minibutter.runs import RunResult
 from minibutter.sweeps.spec import Sweep, SweepError

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from minibutter.nn.cost import EVALUATION
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.network import Network
-from minibutter.nn.training import Start, TrainingData, TrainingGroup, make_optimizer
+from minibutter.nn.optimizers import make_optimizer
+from minibutter.nn.starts import Start, TrainingData
 
 N_STEPS = 8
 """Of a timed epoch; as many rows as one of them takes are evaluated."""

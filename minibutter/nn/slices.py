@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.kernels import epoch, slices
 from minibutter.nn.kernels.arena import Workspace
 from minibutter.nn.kernels.epoch import N_SUMS, PENALTY
@@ -26,11 +27,11 @@ from minibutter.nn.kernels.layout import count_blocks, lanes_of
 from minibutter.nn.kernels.metrics import finish_metrics
 from minibutter.nn.network import Network
 from minibutter.nn.noise import SliceNorms
+from minibutter.nn.optimizers import make_optimizer
 from minibutter.nn.partners import ALONE, Partners
 from minibutter.nn.shared_sum import SharedSum, collect
 from minibutter.nn.starts import Start, TrainingData, check_batch_size
 from minibutter.nn.summation import Span, cut, pair_up
-from minibutter.nn.training import TrainingGroup, make_optimizer
 
 
 class SlicedGroup(TrainingGroup):

@@ -80,6 +80,22 @@ def is_binary(targets: np.ndarray) -> bool:
     return bool(np.all((targets == 0) | (targets == 1)))
 
 
+class Rows:
+    """A data set as the kernels take it: x (R, n_rows, n_inputs), y (R, n_rows, n_outputs)."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.x, self.y = x, y
+        self.n_rows = x.shape[1]
+        self.order = np.tile(np.arange(self.n_rows), (len(x), 1))
+        self.is_binary = is_binary(y)
+
+
+def stack_rows(starts: Sequence[Start], name: str) -> np.ndarray:
+    """An array of every repetition's data, one behind the other; of a single one, a view."""
+    arrays = [getattr(start.data, name) for start in starts]
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+
+
 def check_batch_size(batch_size: int, n_train: int) -> None:
     """Raise ValueError for a batch that is empty or larger than the training set."""
     if not 1 <= batch_size <= n_train:

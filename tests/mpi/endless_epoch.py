@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from minibutter import launch
-from minibutter.nn.training import TrainingGroup
+from minibutter.nn.groups import TrainingGroup
 
 run_epoch = TrainingGroup.run_epoch
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minibutter.nn.network import Network
-from minibutter.nn.training import Start, TrainingData
+from minibutter.nn.starts import Start, TrainingData
 
 DTYPES = ("float32", "float64")
 EVERY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)

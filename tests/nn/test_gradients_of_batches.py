@@ -12,7 +12,9 @@ import pytest
 from minibutter.nn import reference
 from minibutter.nn.gradients import BatchGradient
 from minibutter.nn.network import ACTIVATIONS, LOSSES, Network
-from minibutter.nn.training import Trainer, TrainingData, make_optimizer
+from minibutter.nn.optimizers import make_optimizer
+from minibutter.nn.starts import TrainingData
+from minibutter.nn.training import Trainer
 
 DTYPES = ("float32", "float64")
 EVERY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.network import ACTIVATIONS, LOSSES, Network
-from minibutter.nn.training import OPTIMIZERS, Trainer, TrainingGroup, make_optimizer
+from minibutter.nn.optimizers import OPTIMIZERS, make_optimizer
+from minibutter.nn.training import Trainer
 from tests.nn.repetitions import (
     BATCH_SIZE,
     EVERY_DTYPE,

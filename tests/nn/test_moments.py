@@ -7,7 +7,9 @@ from minibutter.nn.gradients import BatchGradient
 from minibutter.nn.kernels import moments as kernels
 from minibutter.nn.moments import ExampleMoments, MomentTrainer
 from minibutter.nn.network import ACTIVATIONS, LOSSES, Network
-from minibutter.nn.training import Trainer, TrainingData, make_optimizer
+from minibutter.nn.optimizers import make_optimizer
+from minibutter.nn.starts import TrainingData
+from minibutter.nn.training import Trainer
 from tests.nn.test_gradients_of_batches import EVERY_DTYPE, draw_batch, eps_of
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from minibutter.nn import reference
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.kernels import epoch
 from minibutter.nn.network import Network
+from minibutter.nn.optimizers import make_optimizer
 from minibutter.nn.parameterization import (
     PARAMETERIZATIONS,
     Parameterization,
@@ -17,7 +19,8 @@ from minibutter.nn.parameterization import (
     ntk,
     standard,
 )
-from minibutter.nn.training import Start, Trainer, TrainingData, TrainingGroup, make_optimizer
+from minibutter.nn.starts import Start, TrainingData
+from minibutter.nn.training import Trainer
 from tests.nn.test_groups import assert_group_has_the_bits_of_single_runs, draw_starts
 
 DTYPES = ("float32", "float64")

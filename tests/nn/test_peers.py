@@ -14,7 +14,9 @@ import pytest
 from minibutter.nn.gradients import BatchGradient
 from minibutter.nn.kernels import epoch
 from minibutter.nn.network import Network
-from minibutter.nn.training import Trainer, TrainingData, make_optimizer
+from minibutter.nn.optimizers import make_optimizer
+from minibutter.nn.starts import TrainingData
+from minibutter.nn.training import Trainer
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -7,21 +7,17 @@ import numpy as np
 import pytest
 
 from minibutter.nn import reference
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.kernels import epoch, slices
 from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import ACTIVATIONS, LOSSES, Network
+from minibutter.nn.optimizers import make_optimizer
 from minibutter.nn.partners import ALONE
 from minibutter.nn.slices import SlicedGroup, compile_sliced_kernels, default_slices
+from minibutter.nn.starts import Start, TrainingData, is_binary
 from minibutter.nn.summation import cut
-from minibutter.nn.training import (
-    Start,
-    TrainingData,
-    TrainingGroup,
-    compile_kernels,
-    is_binary,
-    make_optimizer,
-)
+from minibutter.nn.training import compile_kernels
 from tests.partners import on_ranks
 
 DTYPES = ("float32", "float64")

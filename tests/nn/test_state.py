@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.network import Network
+from minibutter.nn.optimizers import OPTIMIZERS, make_optimizer
 from minibutter.nn.state import TrainingState, pack_generator, unpack_generator
-from minibutter.nn.training import OPTIMIZERS, TrainingGroup, make_optimizer
 from tests.nn.repetitions import (
     BATCH_SIZE,
     EVERY_DTYPE,

@@ -7,19 +7,14 @@ import numpy as np
 import pytest
 
 from minibutter.nn import reference
+from minibutter.nn.groups import TrainingGroup
 from minibutter.nn.kernels import epoch
 from minibutter.nn.kernels.metrics import METRICS
 from minibutter.nn.network import Network
+from minibutter.nn.optimizers import make_optimizer
 from minibutter.nn.schedules import StepSchedule
-from minibutter.nn.training import (
-    Start,
-    Trainer,
-    TrainingData,
-    TrainingGroup,
-    compile_kernels,
-    is_binary,
-    make_optimizer,
-)
+from minibutter.nn.starts import Start, TrainingData, is_binary
+from minibutter.nn.training import Trainer, compile_kernels
 
 DTYPES = ("float32", "float64")
 EPS = np.finfo(np.float64).eps

@@ -13,7 +13,7 @@ from minibutter.nn.kernels import arena, epoch, optimizers
 from minibutter.nn.kernels.gemm import RUNGS
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import ACTIVATIONS, LOSSES, Network, penalty_factors
-from minibutter.nn.training import make_optimizer
+from minibutter.nn.optimizers import make_optimizer
 
 DTYPES = ("float32", "float64")
 

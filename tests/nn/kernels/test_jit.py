@@ -18,7 +18,9 @@ import pytest
 
 from minibutter.nn.kernels import jit
 from minibutter.nn.network import Network
-from minibutter.nn.training import Trainer, TrainingData, make_optimizer
+from minibutter.nn.optimizers import make_optimizer
+from minibutter.nn.starts import TrainingData
+from minibutter.nn.training import Trainer
 
 SOURCES = Path(jit.__file__).parent
 

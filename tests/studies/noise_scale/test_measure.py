@@ -6,7 +6,7 @@ import pytest
 from minibutter.nn.gradients import BatchGradient
 from minibutter.nn.moments import ExampleMoments, MomentTrainer, StepMoments
 from minibutter.nn.network import Network
-from minibutter.nn.training import make_optimizer
+from minibutter.nn.optimizers import make_optimizer
 from minibutter.studies.noise_scale.measure import measure_noise, noise_of_steps
 from minibutter.studies.noise_scale.streaming import StreamingNoise
 
