@@ -14,8 +14,8 @@ from minibutter import launch, report, runs, store
 from minibutter.energy import open_meter
 from minibutter.launch import job as job_module
 from minibutter.launch import ranks as ranks_module
-from minibutter.launch import sweep as sweep_module
 from minibutter.launch import together as together_module
+from minibutter.launch import tracking
 from minibutter.launch.together import explain
 from minibutter.nn.groups import EpochRow, TrainingGroup
 from minibutter.provenance import read_provenance
@@ -252,7 +252,7 @@ def test_progress_of_a_group_counts_all_its_runs_and_names_them(tmp_path):
     job = launch.prepare_job(parse_sweep(NARROW, "s.toml"), tmp_path, None, lanes=16)
     first, second = job.groups
     with store.ShardWriter(tmp_path, "rank0") as writer:
-        tracker = sweep_module._Tracker(job, 0, writer, lambda progress: None)
+        tracker = tracking.Tracker(job, 0, writer, lambda progress: None)
         tracker._last_s = -1e9
         tracker.on_epoch(first, 2, EpochRow(np.zeros(11), np.zeros(11), None, True))
         assert "#0-4 epoch 2/3 test loss 0.0000" in tracker.progress.current
@@ -274,7 +274,7 @@ def test_progress_of_a_group_counts_all_its_runs_and_names_them(tmp_path):
     ("repetitions", "text"), [((4,), "4"), ((0, 1, 2), "0-2"), ((0, 3, 7), "0,3,7")]
 )
 def test_repetitions_of_a_group_are_named_in_short(repetitions, text):
-    assert sweep_module._span(repetitions) == text
+    assert tracking._span(repetitions) == text
 
 
 def test_the_time_left_is_not_known_before_anything_is_done():
@@ -332,7 +332,7 @@ def test_finished_runs_reach_the_disk_while_a_long_one_is_trained(tmp_path):
     first, second = job.groups
     seen = []
     with store.ShardWriter(out, "rank0", clock=clock) as writer:
-        tracker = sweep_module._Tracker(
+        tracker = tracking.Tracker(
             job, 0, writer, lambda progress: seen.append(len(list((out / "runs").iterdir())))
         )
         tracker._last_s = -1e9

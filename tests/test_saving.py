@@ -386,11 +386,10 @@ def test_result_in_parts_is_stored_and_its_checkpoint_goes(plan, tmp_path):
 
 def test_interrupted_result_cannot_be_stored(plan, tmp_path):
     (result,) = interrupted(plan(epochs=EPOCHS), [0], tmp_path, 2)
-    with (
-        store.ShardWriter(tmp_path, "rank0") as writer,
-        pytest.raises(ValueError, match="status is 'interrupted'"),
-    ):
-        writer.add(result.run, result.epochs)
+    writer = store.ShardWriter(tmp_path, "rank0")
+    writer.add(result.run, result.epochs)
+    with pytest.raises(ValueError, match="status is 'interrupted'"):
+        writer.flush()
 
 
 # ---------------------------------------------------------------------------------------------

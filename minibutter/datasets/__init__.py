@@ -16,6 +16,7 @@ from minibutter.datasets.references import (
     describe,
     ensure_available,
     load,
+    prepare_reading,
 )
 from minibutter.datasets.split import add_label_noise, split_dataset, split_sizes
 
@@ -33,6 +34,7 @@ __all__ = [
     "ensure_available",
     "fetch",
     "load",
+    "prepare_reading",
     "split_dataset",
     "split_sizes",
 ]

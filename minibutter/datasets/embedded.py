@@ -19,6 +19,11 @@ _EMBEDDED_SETS = (
 EMBEDDED = {info.name: info for info in _EMBEDDED_SETS}
 
 
+def import_reader() -> None:
+    """Import what `load_embedded` needs, which takes a second."""
+    import sklearn.datasets  # noqa: F401
+
+
 def load_embedded(name: str) -> Dataset:
     """Read and encode a data set of scikit-learn.
 

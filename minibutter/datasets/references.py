@@ -7,11 +7,12 @@ files). Which one is told from the string alone, so that a sweep can be checked 
 """
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from minibutter.datasets.dataset import Dataset, DatasetError, DatasetInfo
-from minibutter.datasets.embedded import EMBEDDED, load_embedded
+from minibutter.datasets.embedded import EMBEDDED, import_reader, load_embedded
 from minibutter.datasets.files import TABLE_SUFFIXES, load_table
 from minibutter.datasets.idx import find_idx_files, is_idx_name, load_idx
 from minibutter.datasets.pmlb import find_files, find_or_fetch, load_butter
@@ -234,6 +235,12 @@ def load(
     if is_generator(reference):
         return generate(reference)
     return load_idx(path) if _is_idx(path) else load_table(path, target, task)
+
+
+def prepare_reading(references: Iterable[str]) -> None:
+    """Import what reading these data sets takes, so that no run is timed with it."""
+    if any(reference in EMBEDDED for reference in references):
+        import_reader()
 
 
 def _check_options(reference: str, target: str | None, task: str | None) -> None:

@@ -18,6 +18,7 @@ from minibutter.launch.plain import (
 )
 from minibutter.launch.ranks import (
     EXIT_INTERRUPTED,
+    EXIT_REFUSED,
     INTERRUPTED,
     Alone,
     LaunchRefused,
@@ -28,7 +29,6 @@ from minibutter.launch.ranks import (
 )
 from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow
 from minibutter.launch.sweep import (
-    EXIT_REFUSED,
     Outcome,
     Reporter,
     run_sweep,

@@ -9,10 +9,17 @@ from minibutter import report
 from minibutter.experiments import read_sweep
 from minibutter.launch.job import AUTO, MAX_LANES, Job
 from minibutter.launch.node import ENERGY_MODES, IDLE_S
-from minibutter.launch.ranks import EXIT_INTERRUPTED, INTERRUPTED, LaunchRefused, Progress
+from minibutter.launch.ranks import (
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    INTERRUPTED,
+    LaunchRefused,
+    Progress,
+)
 from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow
-from minibutter.launch.sweep import EXIT_REFUSED, Outcome, run_sweep
+from minibutter.launch.sweep import Outcome, run_sweep
 from minibutter.launch.together import explain
+from minibutter.store import StoreError
 from minibutter.sweeps import QUICKSTART
 from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
@@ -94,7 +101,10 @@ def closing_lines(outcome: Outcome) -> list[str]:
     ]
     if outcome.is_cut_short:
         n_left = len(outcome.job.pending) - outcome.n_runs
-        lines.append(f"ended early: {n_left} runs are left; the same command goes on from here")
+        lines += [
+            f"ended early: {n_left} runs are left; the same command goes on from here",
+            f"`minibutter summarize {outcome.job.out}` sums up what is done so far",
+        ]
     if outcome.runs is None:
         return lines + outcome.notes
     lines += [
@@ -189,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
             time_limit=options.time_limit,
             shard=options.shard,
         )
-    except LaunchRefused as refusal:
+    except (LaunchRefused, StoreError) as refusal:
         if str(refusal):
             print(f"error: {refusal}", file=sys.stderr, flush=True)
         return EXIT_REFUSED

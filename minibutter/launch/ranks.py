@@ -18,6 +18,7 @@ from typing import Any
 from minibutter.energy.environment import read_boot_id
 from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow
 from minibutter.nn.partners import Parcels
+from minibutter.store import StoreError
 from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
 NAP_S = 0.02
@@ -25,6 +26,9 @@ NAP_S = 0.02
 
 SHORTEST_NAP_S = 0.0002
 """Pause of a rank that has just come to a meeting."""
+
+SOON_S = 0.05
+"""For so long the naps of who waits for an answer stay short: longer ones would double the wait."""
 
 LONGEST_SPIN_S = 0.05
 """For so long a rank spins that waits within a step for the others: they come in microseconds, or
@@ -34,7 +38,7 @@ FORWARDING_S = 1.0
 """Left to the launcher for passing on the last words: MPICH's kills the ranks as soon as one aborts
 and drops what it has not read by then (seen once in 60 on a busy machine)."""
 
-EXIT_BUG = 1
+EXIT_BUG, EXIT_REFUSED = 1, 2
 EXIT_INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 INTERRUPTED = "\nstopped; the same command goes on from here"
 
@@ -223,16 +227,18 @@ class Team:
     def ask(self, question: tuple[Any, ...]) -> Any:
         """Rank 0's answer to another rank's question; sleeps until it is there."""
         self._sends.append(self._mail.isend(question, dest=0, tag=self._MAIL_TAG))
-        nap_s = SHORTEST_NAP_S
+        # An answer takes a millisecond or two: longer naps are for a rank 0 without threads.
+        asked_s = time.perf_counter()
         while not self._mail.iprobe(source=0, tag=self._ANSWER_TAG):
-            time.sleep(nap_s)
-            nap_s = min(1.5 * nap_s, NAP_S)
+            is_soon = time.perf_counter() - asked_s < SOON_S
+            time.sleep(SHORTEST_NAP_S if is_soon else NAP_S)
         return self._mail.recv(source=0, tag=self._ANSWER_TAG)
 
     def answer(self, rank: int, value: Any) -> None:
         """On rank 0: answer a question."""
-        self._answers = [request for request in self._answers if not request.Test()]
         self._answers.append(self._mail.isend(value, dest=rank, tag=self._ANSWER_TAG))
+        # Behind what somebody waits for: every call gives the interpreter's lock away.
+        self._answers = [request for request in self._answers if not request.Test()]
 
     def receive_mail(self) -> Iterator[tuple[int, Any]]:
         """On rank 0: who has written, and what."""
@@ -274,6 +280,8 @@ class Team:
             code, message = EXIT_INTERRUPTED, INTERRUPTED if self.rank == 0 else ""
         elif isinstance(cause, StopNow):
             code, message = EXIT_TIME_IS_UP, f"rank {self.rank}: {cause}: {LEFT_AT_ONCE}"
+        elif isinstance(cause, StoreError):
+            code, message = EXIT_REFUSED, f"error: rank {self.rank} of {self.size}: {cause}"
         else:
             lines = "".join(traceback.format_exception(cause))
             code, message = EXIT_BUG, f"rank {self.rank} of {self.size} failed:\n{lines}"

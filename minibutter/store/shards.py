@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from minibutter.store.checkpoints import remove_checkpoints
-from minibutter.store.files import StoreError, host_name, sync
+from minibutter.store.files import StoreError, host_name, remedy, sync
 from minibutter.store.generations import shared_lock, table_folder
 from minibutter.store.parquet import SCHEMAS, write_table
 from minibutter.store.rows import epoch_table, run_table
@@ -177,7 +177,7 @@ class ShardWriter:
 
         Raises
         ------
-        OSError
+        StoreError
             If the disk refuses. The runs stay in the buffer and nothing half-written stays.
         """
         self._last_flush_s = self._clock()
@@ -190,6 +190,12 @@ class ShardWriter:
         with shared_lock(self._directory):
             try:
                 commit(shard, runs, epochs)
+            except OSError as error:
+                why = error.strerror or type(error).__name__
+                raise StoreError(
+                    f"{shard.directory} does not take the {len(runs)} runs that have ended last "
+                    f"({why}): {remedy(error)}; the same command then goes on from here"
+                ) from error
             finally:
                 # Without its temporary file nobody can finish step (4) any more: what can be seen
                 # of `runs` now is final, also when an interrupt or a full disk ended the commit

@@ -57,6 +57,18 @@ def test_a_rank_that_raises_ends_the_whole_job_with_its_traceback(launcher, swee
     assert time.monotonic() - started_s < 120
 
 
+@pytest.mark.parametrize("n_ranks", [None, 2])
+def test_a_full_disk_ends_the_job_with_one_line_and_code_2(launcher, sweep_file, n_ranks):
+    script = launcher.scripts / "full_disk.py"
+    done = launcher.run(n_ranks, script, sweep_file, "--out", launcher.folder / "out")
+    assert done.returncode == 2
+    assert "No space left on device): free some space" in done.stderr
+    assert "the same command then goes on from here" in done.stderr
+    assert "Traceback" not in done.stderr
+    again = launcher.run(n_ranks, launcher.mpi_run, sweep_file, "--out", launcher.folder / "out")
+    assert again.returncode == 0, again.stderr
+
+
 def test_a_job_that_is_compacted_and_read_while_it_runs_ends_with_the_same_rows(
     launcher, sweep_file
 ):
