@@ -34,7 +34,7 @@ SWEEPS = {
     "2,000 tiny runs": """
         name = "tiny"
         dataset = "iris"
-        size = [32, 64, 128, 256, 512]
+        size = [64, 128, 256, 512, 1024]
         depth = 3
         learning_rate = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
         batch_size = 32
@@ -60,14 +60,14 @@ class Watch:
     """Counts, within a rank, the seconds of kernels, of the whole, and of every grant."""
 
     def __init__(self) -> None:
-        from minibutter.launch import ranks, sweep
-        from minibutter.nn import training
+        from minibutter.launch import ranks, working
+        from minibutter.nn import groups
 
         self.kernel_s, self.grants_s, self.span_s = 0.0, [], (0.0, 0.0)
-        kernels = training.epoch
+        kernels = groups.epoch
         for name in ("train_epoch", "evaluate"):
             setattr(kernels, name, self._timed(getattr(kernels, name)))
-        ask, work = ranks.Team.ask, sweep._work_through
+        ask, work = ranks.Team.ask, working.work_through
 
         def timed_ask(team: object, question: object) -> object:
             begun_s = time.perf_counter()
@@ -80,7 +80,7 @@ class Watch:
             work(*arguments)
             self.span_s = (begun_s, time.monotonic())
 
-        ranks.Team.ask, sweep._work_through = timed_ask, timed_work
+        ranks.Team.ask, working.work_through = timed_ask, timed_work
 
     def _timed(self, kernel: object) -> object:
         def call(*arguments: object) -> object:

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +36,7 @@ class Provenance:
 
     def columns(self) -> dict[str, Any]:
         """The fields by name."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @cache

@@ -14,7 +14,7 @@ from minibutter import hierarchy, store
 from minibutter.courses import Course, Ending, EpochColumns, RunResult, failed_outcome
 from minibutter.energy import RegionMeter
 from minibutter.energy.counters import EpochCounts, HardwareCounters, counters_of_this_thread
-from minibutter.energy.environment import read_environment
+from minibutter.energy.environment import recent_environment
 from minibutter.energy.flush import CacheFlusher
 from minibutter.experiments import Experiment
 from minibutter.nn.groups import EpochRow, TrainingGroup
@@ -90,7 +90,7 @@ def execute_group(
         Whatever is not foreseen: a bug of ours must not look like a result.
     """
     origin = {"started_at": datetime.now(UTC), "rank": rank, "n_ranks": n_ranks}
-    origin |= provenance.columns() | read_environment().columns()
+    origin |= provenance.columns() | recent_environment().columns()
     origin |= {"schema_version": store.SCHEMA_VERSION, "package": meter.package}
     origin |= {"energy_reader_rank": meter.reader_rank, "ranks_together": partners.size}
     known = {

@@ -62,9 +62,9 @@ def test_every_run_records_the_state_that_it_found_and_not_that_of_the_process_s
     plan, monkeypatch
 ):
     found = replace(read_environment(), governor="performance", turbo=None, affinity="0-3,8")
-    monkeypatch.setattr(runs, "read_environment", lambda: found)
+    monkeypatch.setattr(runs, "recent_environment", lambda: found)
     first = execute(plan()).run
-    monkeypatch.setattr(runs, "read_environment", lambda: replace(found, governor="powersave"))
+    monkeypatch.setattr(runs, "recent_environment", lambda: replace(found, governor="powersave"))
     assert {name: first[name] for name in found.columns()} == found.columns()
     assert execute(plan()).run["governor"] == "powersave"
 
@@ -417,9 +417,9 @@ def test_what_nobody_foresaw_is_not_stored_as_a_result(plan, monkeypatch):
 
 def test_the_streams_of_a_run_follow_from_its_id_alone(plan, monkeypatch):
     asked = []
-    original = runs.identity.random_stream
+    original = preparation.identity.random_stream
     monkeypatch.setattr(
-        runs.identity,
+        preparation.identity,
         "random_stream",
         lambda *key: asked.append(key) or original(*key),
     )

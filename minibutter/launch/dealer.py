@@ -43,7 +43,7 @@ _OVERDUE = 0.05
 """Of its prediction, what a group that should have ended is expected to take yet."""
 
 _UPDATE_S = 0.25
-_SWITCH_S = 0.0005
+_SWITCH_S = 0.0001
 
 
 class Deal(NamedTuple):
