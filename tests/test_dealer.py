@@ -1,6 +1,8 @@
 """Dealing while predictions are corrected: with a clock of our own, and nothing trained."""
 
 import math
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +12,10 @@ import pytest
 from minibutter import launch, store
 from minibutter.experiments import CHECKS
 from minibutter.launch import estimates as estimates_module
-from minibutter.launch.dealer import CORRECTION_S, MARGIN, Dealer
+from minibutter.launch.dealer import CLOSE_S, CORRECTION_S, MARGIN, SOON_S, Dealer
+from minibutter.launch.desk import Desk
 from minibutter.launch.estimates import Estimates, measured_s
-from minibutter.launch.ranks import Alone
+from minibutter.launch.ranks import Alone, Soon
 from minibutter.nn import cost
 from minibutter.nn.cost import BUILT_IN, CostModel, Rates
 from minibutter.provenance import read_cpu_model
@@ -38,6 +41,9 @@ class Clock:
 
 class Endless:
     seconds_left, is_asked, is_due = math.inf, False, False
+
+    def is_due_within(self, seconds):
+        return False
 
 
 @pytest.fixture
@@ -110,7 +116,7 @@ def test_predictions_of_waiting_runs_are_corrected_while_others_are_done(dealer,
 def test_every_group_is_dealt_once_however_often_predictions_change(dealer, job, clock):
     dealt = work_through(dealer, job, clock, math.inf)
     assert sorted(dealt) == sorted(job.groups)
-    assert dealer.n_pending == 0
+    assert dealer._schedule.n_pending == 0
 
 
 def test_nothing_is_corrected_before_some_time_has_passed(job, clock, dealer):
@@ -141,7 +147,7 @@ def test_the_time_that_is_left_is_that_of_the_work_or_of_the_longest_run(job, cl
     )
     # The other rank takes the rest; what the first holds is then all that is left.
     held_s = dealer._held_s[0]
-    while dealer.n_pending:
+    while dealer._schedule.n_pending:
         dealer.deal(1, sum(map(len, dealer._schedule._held[1:])))
     dealer.deal(1, len(schedule._held[1]))
     clock.now_s = dealer._end_s[0] - 0.5 * held_s
@@ -221,3 +227,105 @@ def test_what_was_kept_of_a_group_is_not_counted_as_left(job, clock):
     cost_s = dealer._estimates.cost_s
     spared_s = 0.9 * cost_s[0] + 0.5 * cost_s[40]
     assert whole_s - some_s == pytest.approx(spared_s / 2, rel=1e-3)
+
+
+# ---------------------------------------------------------------------------------------------
+# Who answers, and how soon
+
+
+class Letters(Alone):
+    """Rank 0 of two, whose mailbox holds what a test puts there."""
+
+    size, has_threads = 2, True
+
+    def __init__(self, rank=0):
+        self.rank, self.mail, self.sent, self.readers, self.answers = rank, [], [], [], []
+
+    def send(self, message):
+        self.sent.append(message)
+
+    def is_told_to_stop(self):
+        return False
+
+    def receive_mail(self):
+        self.readers.append(threading.current_thread().name)
+        while self.mail:
+            yield 1, self.mail.pop(0)
+
+    def answer(self, rank, value):
+        self.answers.append((rank, value, threading.current_thread().name))
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "epoch_s", "behind_s", "announced_before_epoch"),
+    [
+        (100, 0.01, 0.0, 98),  # 30 ms are three epochs
+        (5, 10.0, 0.0, 5),  # the last one, however long
+        (3, 0.001, 0.0, 1),
+        (3, 0.001, 0.02, 1),  # a short group behind a short one
+        (5, 10.0, 1.0, None),
+        (5, 0.001, math.inf, None),
+    ],
+)
+def test_a_rank_says_once_that_it_will_ask_in_a_moment(
+    n_epochs, epoch_s, behind_s, announced_before_epoch
+):
+    ranks = Letters(rank=1)
+    desk = Desk(1, ranks, Endless())
+    desk.begin_group(n_epochs, behind_s)
+    found = None
+    for epoch in range(1, n_epochs + 1):
+        assert not desk.should_stop(epoch_s)
+        found = found or (epoch if ranks.sent else None)
+    assert found == announced_before_epoch
+    assert ranks.sent == ([] if found is None else [Soon(1)])
+
+
+def test_questions_are_answered_by_the_thread_while_a_long_epoch_is_trained(job):
+    ranks = Letters()
+    with Dealer(job, (1, 1), ranks, Endless(), lambda *shown: None) as dealer:
+        dealer.look(10.0)
+        ranks.mail.append((1, 0, []))
+        deadline_s = time.monotonic() + 10
+        while not ranks.answers and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+    ((rank, deal, reader),) = ranks.answers
+    assert (rank, reader) == (1, "dealer")
+    assert deal.blocks
+
+
+def test_the_thread_rests_while_rank_0_looks_often_enough(job):
+    ranks = Letters()
+    with Dealer(job, (1, 1), ranks, Endless(), lambda *shown: None) as dealer:
+        dealer.look(SOON_S)
+        time.sleep(0.05)  # The thread may be in the middle of a look.
+        ranks.readers.clear()
+        end_s = time.monotonic() + 0.4
+        while time.monotonic() < end_s:
+            if not ranks.answers:
+                ranks.mail.append((1, 0, []))
+            dealer.look(SOON_S)
+        main = threading.current_thread().name
+        assert ranks.readers.count(main) > 100
+        assert ranks.readers.count("dealer") < 30
+    assert ranks.answers
+
+
+def test_a_rank_that_said_so_is_looked_for_more_often_until_it_asks(job):
+    ranks = Letters()
+
+    def n_looks(seconds):
+        ranks.readers.clear()
+        time.sleep(seconds)
+        return len(ranks.readers)
+
+    with Dealer(job, (1, 1), ranks, Endless(), lambda *shown: None) as dealer:
+        dealer.look()
+        time.sleep(2 * CLOSE_S)  # At first everybody asks.
+        assert n_looks(0.15) < 20
+        ranks.mail.append(Soon(1))
+        time.sleep(0.03)
+        assert n_looks(0.1) > 40
+        ranks.mail.append((1, 0, []))
+        time.sleep(0.02)
+        assert n_looks(0.15) < 20

@@ -1,9 +1,14 @@
 """The desk of a rank: where it gets its work, says how far it is, and hears that it is to end."""
 
+import math
+
 from minibutter.launch.dealer import Deal, Dealer
 from minibutter.launch.node import Node
-from minibutter.launch.ranks import Alone, Progress, Team
+from minibutter.launch.ranks import Alone, Progress, Soon, Team
 from minibutter.launch.stopping import Stopping
+
+AHEAD_S = 0.03
+"""So long before it asks, a rank says that it will: three looks of rank 0's thread."""
 
 
 def find_workers(ranks: Alone | Team, node: Node) -> tuple[int, tuple[int, ...]]:
@@ -30,6 +35,12 @@ class Desk:
         self._stopping, self._dealer = stopping, dealer
         self._measured_s: list[float] = []
         self._newest = Progress(ranks.rank)
+        self._epochs_left, self._behind_s = 0, math.inf
+
+    def begin_group(self, n_epochs: int, behind_s: float) -> None:
+        """Training begins of a group with so many epochs, and what this rank has been dealt behind
+        it is predicted to take so long: `should_stop` then tells rank 0 when it is going to ask."""
+        self._epochs_left, self._behind_s = n_epochs, behind_s
 
     def ask(self, n_done: int) -> Deal:
         """The next groups, once so many of the last ones are done."""
@@ -47,7 +58,7 @@ class Desk:
         self._newest = progress
         progress.is_asked_to_stop = self._stopping.is_asked
         if self._dealer is None:
-            self._ranks.send_progress(progress)
+            self._ranks.send(progress)
         else:
             self._dealer.update(progress)
 
@@ -55,11 +66,28 @@ class Desk:
         """Whether to end here, before something that takes so many seconds; asked between any two
         epochs. A signal that only this rank has heard is passed on at once."""
         if self._dealer is not None:
-            self._dealer.look()
+            self._dealer.look(epoch_s or math.inf)
             return self._dealer.is_stopping or self._stopping.is_due_within(epoch_s)
+        self._announce(epoch_s)
         if self._stopping.is_asked and not self._newest.is_asked_to_stop:
             self.report(self._newest)
         return self._stopping.is_due_within(epoch_s) or self._ranks.is_told_to_stop()
+
+    def _announce(self, epoch_s: float) -> None:
+        """Tell rank 0, once, that this rank is going to ask soon."""
+        if not self._epochs_left or not epoch_s:
+            return
+        is_last_epoch = self._epochs_left == 1 and not self._behind_s
+        if is_last_epoch or self._behind_s + self._epochs_left * epoch_s <= AHEAD_S:
+            self._ranks.send(Soon(self._ranks.rank))
+            self._behind_s, self._epochs_left = math.inf, 0
+        else:
+            self._epochs_left -= 1
+
+    def end_training(self) -> None:
+        """A group is trained: nobody asks `should_stop` for a while."""
+        if self._dealer is not None:
+            self._dealer.look()
 
     @property
     def seconds_left(self) -> float:

@@ -76,6 +76,18 @@ class Progress:
     is_asked_to_stop: bool = False
 
 
+@dataclass(frozen=True)
+class Soon:
+    """A message: a rank is going to ask rank 0 in a moment, which may look more often until then.
+
+    Attributes
+    ----------
+    rank : that asks.
+    """
+
+    rank: int
+
+
 class Circle:
     """Ranks that meet: those of a node, or of a gang; one, where there is no MPI.
 
@@ -151,7 +163,7 @@ class Alone:
     def broadcast(self, value: Any) -> Any:
         return value
 
-    def send_progress(self, progress: Progress) -> None:
+    def send(self, message: Progress | Soon) -> None:
         """There is nobody to tell."""
 
     def receive_mail(self) -> Iterator[tuple[int, Any]]:
@@ -219,10 +231,10 @@ class Team:
             self._await(self._READY_TAG)
         return self._comm.bcast(value, root=0)
 
-    def send_progress(self, progress: Progress) -> None:
+    def send(self, message: Progress | Soon) -> None:
         """Post a message to rank 0 without waiting for it to be read."""
         self._sends = [request for request in self._sends if not request.Test()]
-        self._sends.append(self._mail.isend(progress, dest=0, tag=self._MAIL_TAG))
+        self._sends.append(self._mail.isend(message, dest=0, tag=self._MAIL_TAG))
 
     def ask(self, question: tuple[Any, ...]) -> Any:
         """Rank 0's answer to another rank's question; sleeps until it is there."""

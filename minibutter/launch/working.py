@@ -42,7 +42,7 @@ def work_through(
         keeping = {"checkpoint_dir": job.out, "should_stop": desk.should_stop}
 
         def train(group: Group, partners: Circle, on_ready: Callable[[], None]) -> list[RunResult]:
-            return runs.execute_group(
+            results = runs.execute_group(
                 job.experiments[group.experiment_id],
                 group.repetitions,
                 meter=node.meter,
@@ -60,6 +60,8 @@ def work_through(
                 on_note=partial(_print_note, ranks.rank),
                 **({} if partners.size > 1 else keeping),
             )
+            desk.end_training()
+            return results
 
         def keep(group: Group, results: list[RunResult]) -> list[RunResult]:
             over = [result for result in results if not result.is_interrupted]
@@ -83,8 +85,11 @@ def work_through(
                 needed = report.duration_text(MARGIN * together.predict_s(group))
                 title = job.experiments[group.experiment_id].title
                 _print_note(0, f"{title} takes up to {needed} on all ranks: left for a longer job")
-        for block in _blocks(desk, node):
+        for block, behind in _blocks(desk, node):
             group = block[node.gang.rank] if node.gang.rank < len(block) else None
+            if group is not None and node.gang.rank == 0:
+                n_epochs = job.experiments[group.experiment_id].spec.epochs
+                desk.begin_group(n_epochs, sum(job.length(first) for first in behind) / 1e6)
             results = node.train(
                 None if group is None else partial(train, group, Circle()), tracker.on_waiting
             )
@@ -95,15 +100,15 @@ def work_through(
     tracker.on_end()
 
 
-def _blocks(desk: Desk, node: Node) -> Iterator[tuple[Group, ...]]:
+def _blocks(desk: Desk, node: Node) -> Iterator[tuple[tuple[Group, ...], list[Group]]]:
     """What the first rank of the gang is dealt, on all of its ranks, until there is nothing more or
-    one of them is to end."""
+    one of them is to end: block after block, with the first groups of those that are to follow."""
     n_done = 0
     while blocks := node.gang.meet(desk.ask(n_done).blocks if node.gang.rank == 0 else ())[0]:
-        for block in blocks:
+        for number, block in enumerate(blocks, 1):
             if any(node.gang.meet(desk.should_stop())):
                 return
-            yield block
+            yield block, [first for first, *_ in blocks[number:]]
         n_done = sum(map(len, blocks))
 
 
