@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from minibutter.energy.model.regression import fit_relative
 from minibutter.nn.cost import BUILT_IN, CostModel, Rates, step_amounts, step_us
 from minibutter.nn.kernels import jit
 from minibutter.nn.probes import PROBES, Probe, measure_step_us
@@ -117,6 +116,9 @@ def fit_model(
 
 
 def _fit_rates(timed: list[tuple[Rates, float]], before: Rates) -> Rates:
+    # Takes half a second, for which plans shall not wait.
+    from minibutter.energy.model.regression import fit_relative
+
     if not timed:
         return before
     matrix = np.array([amounts for amounts, _ in timed], np.float64)

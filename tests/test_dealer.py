@@ -325,7 +325,7 @@ def test_a_rank_that_said_so_is_looked_for_more_often_until_it_asks(job):
         assert n_looks(0.15) < 20
         ranks.mail.append(Soon(1))
         time.sleep(0.03)
-        assert n_looks(0.1) > 40
+        assert n_looks(0.2) > 40
         ranks.mail.append((1, 0, []))
         time.sleep(0.02)
         assert n_looks(0.15) < 20

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,12 +10,14 @@ from minibutter import report
 from minibutter.calibration import Calibration, find_calibration
 from minibutter.cli.calibrating import describe_costs
 from minibutter.cli.options import Mistake
-from minibutter.energy.model import Prediction, predict_energy
 from minibutter.experiments import Plan
 from minibutter.launch.forecast import Forecast, forecast
 from minibutter.launch.stopping import read_limit
 from minibutter.store.shards import most_shards
 from minibutter.store.volume import table_bytes
+
+if TYPE_CHECKING:
+    from minibutter.energy.model import Prediction
 
 _MOST_MODELLED = 50
 """Bytes between the levels of the memory take a tenth of a second to predict for a deep network: of
@@ -40,7 +42,7 @@ class Outlook:
     n_epochs: int
     disk_bytes: int
     schedule: Forecast | None
-    energy: Prediction | None
+    energy: "Prediction | None"
     energy_scale: float
 
 
@@ -82,8 +84,9 @@ def _evaluates_train(plan: Plan) -> np.ndarray:
     return plan.sweep_cells.numbers_of("evaluate_train")[plan.cells].astype(bool)
 
 
-def _predict_energy(plan: Plan, path: Path) -> tuple[Prediction, float]:
+def _predict_energy(plan: Plan, path: Path) -> "tuple[Prediction, float]":
     from minibutter.cli.energy_models import load_model, plan_energy
+    from minibutter.energy.model import predict_energy
 
     runnable = np.flatnonzero(~plan.has_problem)
     if not len(runnable):
@@ -139,7 +142,7 @@ def _schedule_lines(schedule: Forecast) -> list[str]:
     return lines
 
 
-def _energy_lines(energy: Prediction, scale: float) -> list[str]:
+def _energy_lines(energy: "Prediction", scale: float) -> list[str]:
     interval = "without interval"
     if energy.low_kwh is not None:
         low, high = (report.hours_text(end * scale) for end in (energy.low_kwh, energy.high_kwh))

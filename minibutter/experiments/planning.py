@@ -19,7 +19,8 @@ from minibutter.experiments.experiment import (
 )
 from minibutter.experiments.plan import US_PER_H, Plan
 from minibutter.experiments.resolved import (
-    UNRESOLVED_KEYS,
+    RESOLVED_KEYS,
+    Asked,
     Resolved,
     predict_epoch_us,
     resolve,
@@ -31,8 +32,6 @@ from minibutter.sweeps.spec import SPEC_KEYS, Sweep, SweepError, load_sweep
 
 MAX_CELLS = 20_000_000
 """Ids and columns of so many take some gigabytes, and minutes."""
-
-_RESOLVED_KEYS = tuple(key for key in SPEC_KEYS if key not in UNRESOLVED_KEYS)
 
 
 def read_sweep(
@@ -108,13 +107,13 @@ def _plan_all(
         for key in CHECKS:
             for value in dict.fromkeys(columns.values(key)):
                 check_name(key, value)
-        cells, codes = columns.distinct(_RESOLVED_KEYS)
-        rows = columns.rows(_RESOLVED_KEYS, cells)
-        for row, cell in zip(rows, cells.tolist(), strict=True):
+        cells, codes = columns.distinct(RESOLVED_KEYS)
+        rows = columns.rows(RESOLVED_KEYS, cells)
+        for row in rows:
             # Other grids may have met it.
             if row not in known:
                 known[row] = len(distinct)
-                distinct.append(resolve(grid[cell], data_dir, cost_model))
+                distinct.append(resolve(Asked(*row), data_dir, cost_model))
         codes = np.array([known[row] for row in rows], np.int64)[codes]
         codes_of_cells.append(codes)
         ids += _identify(grid, columns, distinct, codes)

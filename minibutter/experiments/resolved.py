@@ -3,6 +3,7 @@
 A sweep asks tens of thousands of times for a few thousand networks: what was made is kept.
 """
 
+from collections import namedtuple
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from operator import attrgetter
@@ -16,7 +17,8 @@ from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import Network
 from minibutter.nn.shapes import SizeUnreachable, find_outline
 from minibutter.nn.slices import check_slices
-from minibutter.sweeps.spec import RunSpec, SweepError
+from minibutter.sweeps.runspec import network_shape
+from minibutter.sweeps.spec import SPEC_KEYS, RunSpec, SweepError
 
 BUTTER_BATCH_SIZE = 256
 
@@ -54,12 +56,20 @@ UNRESOLVED_KEYS = (
 )  # fmt: skip
 
 
-def resolve(spec: RunSpec, data_dir: Path | None, cost_model: CostModel = BUILT_IN) -> Resolved:
+RESOLVED_KEYS = tuple(key for key in SPEC_KEYS if key not in UNRESOLVED_KEYS)
+
+Asked = namedtuple("Asked", RESOLVED_KEYS)
+"""As much of a specification as `resolve` looks at; to make one whole takes ten times as long."""
+
+
+def resolve(
+    spec: RunSpec | Asked, data_dir: Path | None, cost_model: CostModel = BUILT_IN
+) -> Resolved:
     """Find data set, split and network of a specification, and what stands in the way.
 
     Parameters
     ----------
-    spec : what is asked for.
+    spec : what is asked for, its values checked.
     data_dir : where local data sets lie.
     cost_model : rates of the machine that is to run it.
 
@@ -109,7 +119,7 @@ _sizes_of = attrgetter(*TILING_SIZES)
 _make_tiling = lru_cache(maxsize=256)(Tiling)
 
 
-def _tiling(spec: RunSpec) -> Tiling:
+def _tiling(spec: RunSpec | Asked) -> Tiling:
     """The sizes as they were asked for: every rank fills in its own machine's defaults."""
     return _make_tiling(*_sizes_of(spec))
 
@@ -129,7 +139,8 @@ def _describe(
 _make_network = lru_cache(maxsize=2**16)(Network)
 
 
-def _build_network(spec: RunSpec, info: DatasetInfo) -> Network:
+def _build_network(spec: RunSpec | Asked, info: DatasetInfo) -> Network:
+    shape = network_shape(spec.shape, spec.depth, spec.widths)
     if spec.widths is not None:
         widths = spec.widths
         if widths[-1] != info.n_outputs:
@@ -139,23 +150,21 @@ def _build_network(spec: RunSpec, info: DatasetInfo) -> Network:
             )
     else:
         # That of the identity: one id is one network.
-        outline = find_outline(
-            spec.network_shape, spec.size, spec.depth, info.n_inputs, info.n_outputs
-        )
+        outline = find_outline(shape, spec.size, spec.depth, info.n_inputs, info.n_outputs)
         widths = outline.widths
     return _make_network(
         info.n_inputs,
         widths,
         info.task,
         spec.activation,
-        spec.network_shape,
+        shape,
         spec.dtype,
         spec.kernel,
         _tiling(spec),
     )
 
 
-def _check_batch_size(spec: RunSpec, info: DatasetInfo, n_train: int) -> None:
+def _check_batch_size(spec: RunSpec | Asked, info: DatasetInfo, n_train: int) -> None:
     """A batch is at most the training set, except that BUTTER's own 256 may be: Keras then takes
     all rows in one step, and so was 505_tecator with its 192 training rows trained."""
     if spec.batch_size > n_train and spec.batch_size != BUTTER_BATCH_SIZE:

@@ -8,6 +8,8 @@ widths, but read parameters, data and activations LANES times as large.
 The estimate only decides how runs are executed and in which order; it cannot change their numbers.
 """
 
+from functools import lru_cache
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -104,12 +106,7 @@ def step_amounts(network: Network, batch_size: int, repetitions: int = 1) -> Rat
     is_packed = repetitions > 1
     copies = lanes if is_packed else 1
     rows = batch_size if is_packed else _whole(batch_size, lanes)
-    flops = 0
-    for layer, fan_out in enumerate(network.widths):
-        fan_in = 1 + (network.n_inputs if layer == 0 else network.widths[layer - 1])
-        columns = fan_out if is_packed else _whole(fan_out, lanes)
-        n_rowwise = 1 if layer == 0 else 2  # forward, and backward to the input of the layer
-        flops += 2 * rows * fan_in * (n_rowwise * fan_out + columns)
+    flops = 2 * rows * _multiplications(network.n_inputs, network.widths, 1 if is_packed else lanes)
     itemsize = np.dtype(network.dtype).itemsize
     visited_bytes = _VISITED * itemsize * copies * network.num_parameters
     # Half as many float64 as float32 fit into a register.
@@ -127,6 +124,17 @@ def step_amounts(network: Network, batch_size: int, repetitions: int = 1) -> Rat
     )
 
 
+@lru_cache(maxsize=2**16)  # a plan asks for each network with several batch sizes
+def _multiplications(n_inputs: int, widths: tuple[int, ...], lanes: int) -> int:
+    """Of a row in all products of a step; the gradient of the weights takes whole registers."""
+    total = 0
+    for layer, fan_out in enumerate(widths):
+        fan_in = 1 + (n_inputs if layer == 0 else widths[layer - 1])
+        n_rowwise = 1 if layer == 0 else 2  # forward, and backward to the input of the layer
+        total += fan_in * (n_rowwise * fan_out + _whole(fan_out, lanes))
+    return total
+
+
 def step_us(
     network: Network, batch_size: int, repetitions: int = 1, model: CostModel = BUILT_IN
 ) -> float:
@@ -139,7 +147,7 @@ def step_us(
     """
     rates = model.packed if repetitions > 1 else model.alone
     amounts = step_amounts(network, batch_size, repetitions)
-    return sum(amount * rate for amount, rate in zip(amounts, rates, strict=True))
+    return sum(map(mul, amounts, rates))
 
 
 def step_shares(

@@ -140,7 +140,7 @@ class Network:
         """Width of the output layer."""
         return self.widths[-1]
 
-    @property
+    @cached_property
     def num_parameters(self) -> int:
         """Weights and biases of all layers."""
         return count_parameters(self.n_inputs, self.widths)

@@ -212,14 +212,20 @@ class RunSpec(BaseModel):
 
     @property
     def network_shape(self) -> str:
-        """The shape, of which nothing is left at depth 2, and of explicit widths only the skips."""
-        depth = self.depth if self.widths is None else len(self.widths)
-        is_residual = self.shape == "rectangle_residual"
-        if depth == 2 or (self.widths is not None and not is_residual):
-            return "rectangle"
-        return self.shape
+        """See `network_shape`."""
+        return network_shape(self.shape, self.depth, self.widths)
 
 
+def network_shape(shape: str, depth: int | None, widths: tuple[int, ...] | None) -> str:
+    """The shape, of which nothing is left at depth 2, and of explicit widths only the skips."""
+    depth = depth if widths is None else len(widths)
+    is_residual = shape == "rectangle_residual"
+    if depth == 2 or (widths is not None and not is_residual):
+        return "rectangle"
+    return shape
+
+
+@cache
 def _default(key: str) -> Any:
     return RunSpec.model_fields[key].default
 
