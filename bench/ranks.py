@@ -6,7 +6,8 @@ one rank side by side: what a second core brings on this machine at all. Medians
 
 * *throughput*: seconds from the begin of the first run to the end of the last, of one rank divided
   by those of two. What starting takes is shown beside it: the same for any number of ranks.
-* *grant*: from a rank's question for more work to the answer, while rank 0 trains.
+* *grant*: from a rank's question for more work to the answer, while rank 0 trains. The first one of
+  a launch is part of starting: rank 0 may not be there yet.
 * *outside*: part of one rank's seconds that no training or evaluating kernel has; wanted is little
   of it in the long runs.
 """
@@ -25,9 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.markers import ROOT, write_table
 from minibutter.provenance import read_provenance
 
+NAME = "bench.ranks"
 RESULTS = Path(__file__).parent / "results" / "ranks.json"
+DOCUMENT = ROOT / "docs" / "sweeps.md"
 
 SWEEPS = {
     # 25 x 80 runs of some 10 ms.
@@ -154,7 +158,7 @@ class Launch:
             "work_s": work_s,
             "start_s": whole_s - work_s,
             "outside": 1 - sum(r["kernel_s"] for r in ranks) / (work_s * self._n_ranks),
-            "grants_s": [grant_s for r in ranks for grant_s in r["grants_s"]],
+            "grants_s": [grant_s for r in ranks for grant_s in r["grants_s"][1:]],
         }
 
 
@@ -202,7 +206,9 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help=f"keep them in {RESULTS.name}")
+    parser.add_argument(
+        "--docs", action="store_true", help=f"write them into {DOCUMENT.name} and {RESULTS.name}"
+    )
     options = parser.parse_args()
     cpus = sorted(os.sched_getaffinity(0))[:2]
     if len(cpus) < 2:
@@ -218,9 +224,30 @@ def main() -> None:
             f"    {row['grants']} grants, median {row['grant_median_ms']:.2f} ms, 99 % within "
             f"{row['grant_p99_ms']:.2f} ms; {row['outside']:.1%} outside kernels"
         )
-    if options.write:
+    if options.docs:
         about = {"cpu": read_provenance().cpu_model, "python": platform.python_version()}
         RESULTS.write_text(json.dumps({**about, "limits": LIMITS, "sweeps": rows}, indent=1) + "\n")
+        source = (
+            f"{about['cpu']}, medians of {options.rounds} rounds. Written by `python -m "
+            "bench.ranks --docs`."
+        )
+        write_table(NAME, f"{make_table(rows)}\n\n{source}", DOCUMENT)
+
+
+def make_table(rows: list[dict]) -> str:
+    """The figures as Markdown."""
+    lines = [
+        "| sweep | one rank | two ranks | times as fast | two jobs alone | a grant; 99 % within "
+        "| outside kernels |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['sweep']} | {row['one_rank_s']:.1f} s | {row['two_ranks_s']:.1f} s | "
+        f"{row['speedup']:.2f} | {row['speedup_of_two_jobs']:.2f} | {row['grant_median_ms']:.1f}, "
+        f"{row['grant_p99_ms']:.1f} ms | {row['outside']:.1%} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
