@@ -25,7 +25,7 @@ BUNDLE_S = 5.0
 """Seconds that a bundle of short tasks takes while there is plenty: a thousand ranks then ask two
 hundred times a second, of several thousand that a rank can answer."""
 
-SLICES = 8
+SLICES = 4
 """Towards the end a bundle is this part of a rank's share of what is left."""
 
 LEAST_COST_S = 1e-3
