@@ -18,6 +18,7 @@ from minibutter.cli import (
     hierarchy,
     machine,
     results,
+    study,
     submit,
     sweep,
     train,
@@ -43,6 +44,7 @@ sweep_app.command("run")(sweep.run)
 sweep_app.command("plan")(sweep.plan)
 sweep_app.command("calibrate")(sweep.calibrate)
 sweep_app.command("list")(sweep.list_catalogue)
+app.command()(study.study)
 app.command()(submit.submit)
 app.command()(afterwards.status)
 app.command()(afterwards.retry)
@@ -81,9 +83,10 @@ def _mistakes() -> tuple[type[Exception], ...]:
     from minibutter.energy.model import ModelError
     from minibutter.launch import LaunchRefused
     from minibutter.store import StoreError
+    from minibutter.studies.catalogue import StudyError
     from minibutter.sweeps.spec import SweepError
 
-    return Mistake, DatasetError, SweepError, StoreError, LaunchRefused, ModelError
+    return Mistake, DatasetError, SweepError, StoreError, LaunchRefused, ModelError, StudyError
 
 
 def _print_version(wanted: bool) -> None:

@@ -28,6 +28,7 @@ from minibutter.launch.ranks import (
     find_ranks,
 )
 from minibutter.launch.stopping import LEFT_AT_ONCE, StopNow
+from minibutter.launch.studying import StudyOutcome, StudyReporter, run_study
 from minibutter.launch.sweep import (
     Outcome,
     Reporter,
@@ -47,6 +48,8 @@ __all__ = [
     "Progress",
     "Reporter",
     "StopNow",
+    "StudyOutcome",
+    "StudyReporter",
     "Team",
     "closing_lines",
     "find_mpi_library",
@@ -55,5 +58,6 @@ __all__ = [
     "opening_lines",
     "prepare_job",
     "remaining_s",
+    "run_study",
     "run_sweep",
 ]

@@ -17,7 +17,12 @@ from minibutter.store.compaction import Compaction, compact, forget
 from minibutter.store.comparison import Difference, difference
 from minibutter.store.exporting import FORMATS, Export, export
 from minibutter.store.files import StoreError
-from minibutter.store.manifest import open_directory, read_manifest
+from minibutter.store.manifest import open_directory, read_manifest, replace_file
+from minibutter.store.measurements import (
+    read_measurement,
+    write_measurement,
+    write_study_table,
+)
 from minibutter.store.merging import Conflict, Union, merge
 from minibutter.store.recovery import recover
 from minibutter.store.schema import (
@@ -59,12 +64,16 @@ __all__ = [
     "read_checkpoint",
     "read_epochs",
     "read_manifest",
+    "read_measurement",
     "read_runs",
     "recover",
+    "replace_file",
     "require_results",
     "summarize_epochs",
     "summarize_experiments",
     "write_accounts",
     "write_checkpoint",
+    "write_measurement",
+    "write_study_table",
     "write_summary",
 ]
