@@ -8,7 +8,7 @@ import pytest
 
 TEXT = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
-NAMES = sorted(set(re.findall(r"`((?:nn|studies)\.[\w.]+)`", TEXT)))
+NAMES = sorted(set(re.findall(r"`((?:nn|noise_scale|studies)\.[\w.]+)`", TEXT)))
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: f"{len(snippet)} characters")

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minibutter.estimate import Estimate
 from minibutter.nn.curvature import Hessian
-from minibutter.studies.estimate import Estimate
-from minibutter.studies.noise_scale.intervals import NoiseCovariance, ratio_estimate
+from minibutter.noise_scale.intervals import NoiseCovariance, ratio_estimate
 
 
 class CurvatureOfNoise(NamedTuple):

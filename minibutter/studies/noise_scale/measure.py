@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minibutter.estimate import Estimate
 from minibutter.nn.moments import ExampleMoments, StepMoments
-from minibutter.studies.estimate import Estimate
-from minibutter.studies.noise_scale.estimators import (
+from minibutter.noise_scale.estimators import (
     GradientNoise,
     noise_of_examples,
     noise_of_two_batches,
 )
-from minibutter.studies.noise_scale.intervals import jackknife_noise_scale
+from minibutter.noise_scale.intervals import jackknife_noise_scale
 
 
 @dataclass(frozen=True)

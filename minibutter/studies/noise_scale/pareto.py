@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minibutter.studies.estimate import Estimate
+from minibutter.estimate import Estimate
 
 _DECADES = 4  # that the search goes beyond the smallest and the largest batch size
 _GRID = 400

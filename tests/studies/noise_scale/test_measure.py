@@ -7,8 +7,8 @@ from minibutter.nn.gradients import BatchGradient
 from minibutter.nn.moments import ExampleMoments, MomentTrainer, StepMoments
 from minibutter.nn.network import Network
 from minibutter.nn.optimizers import make_optimizer
+from minibutter.noise_scale.streaming import StreamingNoise
 from minibutter.studies.noise_scale.measure import measure_noise, noise_of_steps
-from minibutter.studies.noise_scale.streaming import StreamingNoise
 
 
 @pytest.fixture

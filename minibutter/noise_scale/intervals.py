@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minibutter.studies.estimate import Estimate, quantile_of_normal
-from minibutter.studies.noise_scale.estimators import noise_of_examples
+from minibutter.estimate import Estimate, quantile_of_normal
+from minibutter.noise_scale.estimators import noise_of_examples
 
 
 class NoiseCovariance(NamedTuple):

@@ -6,9 +6,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from minibutter.studies.estimate import Estimate
-from minibutter.studies.noise_scale.estimators import noise_of_examples, noise_of_two_batches
-from minibutter.studies.noise_scale.intervals import (
+from minibutter.estimate import Estimate
+from minibutter.noise_scale.estimators import noise_of_examples, noise_of_two_batches
+from minibutter.noise_scale.intervals import (
     NoiseCovariance,
     jackknife_noise_scale,
     noise_scale_of_examples,

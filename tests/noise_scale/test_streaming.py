@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from minibutter.studies.noise_scale.estimators import GradientNoise, noise_of_two_batches
-from minibutter.studies.noise_scale.streaming import StreamingNoise
+from minibutter.noise_scale.estimators import GradientNoise, noise_of_two_batches
+from minibutter.noise_scale.streaming import StreamingNoise
 
 
 def noise(trace, signal):

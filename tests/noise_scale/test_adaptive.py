@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minibutter.studies.noise_scale.adaptive import adaptive_batch_size, adaptive_frontier
+from minibutter.noise_scale.adaptive import adaptive_batch_size, adaptive_frontier
 
 PROGRESS = np.linspace(0, 1, 200_001)
 

@@ -7,7 +7,7 @@ import pytest
 
 from minibutter.nn.moments import ExampleMoments
 from minibutter.nn.network import Network
-from minibutter.studies.noise_scale.estimators import (
+from minibutter.noise_scale.estimators import (
     noise_of_a_batch,
     noise_of_examples,
     noise_of_two_batches,

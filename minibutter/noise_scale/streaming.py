@@ -6,9 +6,9 @@ A single step's |G|² may be negative, and the mean of ratios is not the ratio o
 
 import numpy as np
 
-from minibutter.studies.estimate import Estimate
-from minibutter.studies.noise_scale.estimators import GradientNoise
-from minibutter.studies.noise_scale.intervals import NoiseCovariance, ratio_estimate
+from minibutter.estimate import Estimate
+from minibutter.noise_scale.estimators import GradientNoise
+from minibutter.noise_scale.intervals import NoiseCovariance, ratio_estimate
 
 _LEAST_UPDATES = 1.5  # that must count for a scatter
 
