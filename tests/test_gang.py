@@ -39,7 +39,7 @@ class Threads(Circle):
 def result_of_one_epoch(begun_ns, ended_ns, energy, foreign_load, lanes):
     """Of a run that a gang has trained."""
     course, nothing = Course("run"), np.zeros(len(METRICS) + 1)
-    course.add(1, EpochRow(nothing, nothing, None, is_finite=True), 1.0)
+    course.add(1, EpochRow(nothing, nothing, None, True, batch_size=8, steps=1), 1.0)
     ending = Ending(
         duration_s=1.0,
         begun_ns=begun_ns,

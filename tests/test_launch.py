@@ -254,7 +254,7 @@ def test_progress_of_a_group_counts_all_its_runs_and_names_them(tmp_path):
     with store.ShardWriter(tmp_path, "rank0") as writer:
         tracker = tracking.Tracker(job, 0, writer, lambda progress: None)
         tracker._last_s = -1e9
-        tracker.on_epoch(first, 2, EpochRow(np.zeros(11), np.zeros(11), None, True))
+        tracker.on_epoch(first, 2, EpochRow(np.zeros(11), np.zeros(11), None, True, 8, 1))
         assert "#0-4 epoch 2/3 test loss 0.0000" in tracker.progress.current
         assert tracker.progress.work == job.work(first, 2) == pytest.approx(job.work(first) * 2 / 3)
         with open_meter() as meter:
@@ -349,7 +349,7 @@ def test_finished_runs_reach_the_disk_while_a_long_one_is_trained(tmp_path):
         writer.add(result.run, result.epochs)
         assert not list((out / "runs").iterdir())
         writer._clock = clock
-        tracker.on_epoch(second, 1, EpochRow(np.zeros(11), np.zeros(11), None, True))
+        tracker.on_epoch(second, 1, EpochRow(np.zeros(11), np.zeros(11), None, True, 8, 1))
     assert seen == [1]
 
 

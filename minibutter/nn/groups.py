@@ -13,6 +13,7 @@ from minibutter.nn.kernels import epoch
 from minibutter.nn.kernels.arena import Workspace
 from minibutter.nn.kernels.layout import aligned_zeros, lanes_of
 from minibutter.nn.network import Network, penalty_factors
+from minibutter.nn.noise import StepNoise
 from minibutter.nn.parameterization import Parameterization
 from minibutter.nn.schedules import StepSchedule
 from minibutter.nn.starts import Rows, Start, check_starts, stack_rows
@@ -31,12 +32,18 @@ class EpochRow:
     test : float64 (11,), at the end of the epoch.
     trained : float64 (11,), the training set at the end of the epoch; None unless asked for.
     is_finite : whether both losses and all parameters are finite.
+    batch_size : rows of its steps; the last may have had fewer.
+    steps : that it made.
+    noise : of its gradients, step by step; None unless the group measures it.
     """
 
     train: np.ndarray
     test: np.ndarray
     trained: np.ndarray | None
     is_finite: bool
+    batch_size: int
+    steps: int
+    noise: StepNoise | None = None
 
 
 class TrainingGroup:
@@ -59,7 +66,7 @@ class TrainingGroup:
 
     Attributes
     ----------
-    epochs : done so far, those of before included.
+    steps, epochs : done so far, those of before included.
     share : the part of the work that is this process's, of 1.
 
     Raises
@@ -93,6 +100,7 @@ class TrainingGroup:
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling is {sampling!r}; it must be one of {', '.join(SAMPLINGS)}")
         self.network = network
+        self._batch_size = self._most_rows = batch_size
         self.steps, self.epochs = starts[0].steps, starts[0].epochs
         self._n_starts = len(starts)
         repetitions = 1 if len(starts) == 1 else lanes_of(network.dtype)
@@ -127,6 +135,19 @@ class TrainingGroup:
     def _make_workspace(self, batch_size: int, repetitions: int) -> Workspace:
         """Memory for what is computed of a batch at once."""
         return self.network.workspace(batch_size, repetitions)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the steps of the next epoch; may be set to as many as at first, or fewer."""
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, rows: int) -> None:
+        if not 1 <= rows <= self._most_rows:
+            raise ValueError(
+                f"batch_size is {rows}; memory was taken for batches of 1 to {self._most_rows} rows"
+            )
+        self._batch_size = rows
 
     def parameters(self, repetition: int) -> np.ndarray:
         """View (num_parameters,) of a repetition's parameters."""
@@ -166,13 +187,18 @@ class TrainingGroup:
         if self._schedule is not None:
             rate = self._first_rate * self._schedule.factor(self.epochs)
             self.optimizer = self.optimizer._replace(learning_rate=rate)
+        steps = self.steps
         train = self._train_on(orders[0][None] if len(orders) == 1 else np.array(orders))
-        self.epochs += 1
+        steps, self.epochs = self.steps - steps, self.epochs + 1
         test = self._evaluate(self._test)
         trained = self._evaluate(self._train) if self._evaluate_train else None
         is_finite = np.isfinite(train[:, 0]) & np.isfinite(test[:, 0]) & self._are_finite()
+        common = self.batch_size, steps, self._noise()
         return [
-            EpochRow(train[i], test[i], None if trained is None else trained[i], bool(is_finite[i]))
+            EpochRow(
+                *(train[i], test[i], None if trained is None else trained[i], bool(is_finite[i])),
+                *common,
+            )
             for i in range(self._n_starts)
         ]
 
@@ -182,6 +208,15 @@ class TrainingGroup:
         if self._topology.repetitions == 1:
             return is_finite.all(keepdims=True)  # along an axis of one it takes ten times as long
         return is_finite.reshape(-1, self._topology.repetitions).all(axis=0)
+
+    def _noise(self) -> StepNoise | None:
+        """What the steps of the last epoch tell of the noise of gradients, if it was measured."""
+        return None
+
+    @property
+    def _n_drawn_from(self) -> int | None:
+        """Rows that an epoch draws from without replacement; None where it draws each anew."""
+        return None if self._sampling == "replacement" else self._train.n_rows
 
     def _draw_order(self, shuffle: np.random.Generator) -> np.ndarray:
         n_rows = self._train.n_rows
@@ -199,7 +234,7 @@ class TrainingGroup:
             sums,
             self._parameters,
             self._slots,
-            self._work,
+            self._work._replace(batch_size=self.batch_size),
             self._topology,
             self.optimizer,
             self._train.x,

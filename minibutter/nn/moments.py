@@ -10,6 +10,7 @@ arXiv:1812.06162, appendix A.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class ExampleMoments:
             raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
         self.network = network
         self._work = network.workspace(chunk_size)
-        self._scratch = _Scratch(network, chunk_size)
+        self._scratch = Scratch(network, chunk_size)
 
     def moments(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> GradientMoments:
         """Squared norms of every row's gradient and of the mean gradient, by layers.
@@ -184,7 +185,7 @@ class ExampleMoments:
         return blocks
 
 
-class _Scratch:
+class Scratch:
     """What the kernels of `moments` write: rows (depth, blocks, LANES), row (blocks, LANES)."""
 
     def __init__(self, network: Network, batch_size: int) -> None:
@@ -221,6 +222,14 @@ class StepMoments:
     penalty: np.ndarray
     example_squared_norms: np.ndarray
     batch_squared_norms: np.ndarray
+
+    @classmethod
+    def of_columns(cls, columns: np.ndarray, n_rows: int, batch_size: int) -> Self:
+        """From what `train_epoch_with_moments` has written of an epoch of so many rows."""
+        examples, batches = np.hsplit(columns[:, moments.N_STEP_COLUMNS :], 2)
+        sizes = np.diff([*range(0, n_rows, batch_size), n_rows])
+        loss, penalty = columns[:, moments.MEAN_LOSS], columns[:, moments.PENALTY_SUM]
+        return cls(sizes, loss, penalty, examples, batches)
 
 
 class MomentTrainer:
@@ -271,27 +280,21 @@ class MomentTrainer:
         self._shuffle = shuffle
         self._penalty = penalty_factors(l1, l2, np.ones(network.depth))
         self._work = network.workspace(batch_size)
-        self._scratch = _Scratch(network, batch_size)
+        self._scratch = Scratch(network, batch_size)
         self._slots = aligned_zeros((2, network.num_parameters), network.dtype)
 
     def run_epoch(self) -> StepMoments:
         """Train on every row once, in a new random order."""
-        n_rows, batch_size, depth = len(self._x), self._work.batch_size, self.network.depth
-        batch_sizes = np.diff([*range(0, n_rows, batch_size), n_rows])
-        columns = np.empty((len(batch_sizes), moments.N_STEP_COLUMNS + 2 * depth))
+        columns = np.empty(step_columns(len(self._x), self._work.batch_size, self.network.depth))
         self.steps = moments.train_epoch_with_moments(
-            *(columns, self.parameters, self._slots, self._work, self.network.topology),
-            *(self.optimizer, self._x[None], self._y[None]),
-            self._shuffle.permutation(n_rows)[None],
-            self.steps,
-            *self._penalty,
-            *(self._scratch.rows, self._scratch.row, self._scratch.partial),
+            *(np.zeros((1, epoch.N_SUMS)), columns, self.parameters, self._slots, self._work),
+            *(self.network.topology, self.optimizer, self._x[None], self._y[None]),
+            *(self._shuffle.permutation(len(self._x))[None], self.steps, *self._penalty),
+            *(False, False, self._scratch.rows, self._scratch.row, self._scratch.partial),
         )
-        of_examples = moments.N_STEP_COLUMNS + depth
-        return StepMoments(
-            batch_sizes=batch_sizes,
-            loss=columns[:, moments.MEAN_LOSS],
-            penalty=columns[:, moments.PENALTY_SUM],
-            example_squared_norms=columns[:, moments.N_STEP_COLUMNS : of_examples],
-            batch_squared_norms=columns[:, of_examples:],
-        )
+        return StepMoments.of_columns(columns, len(self._x), self._work.batch_size)
+
+
+def step_columns(n_rows: int, batch_size: int, depth: int) -> tuple[int, int]:
+    """Shape of what `train_epoch_with_moments` writes of an epoch of so many rows."""
+    return -(-n_rows // batch_size), moments.N_STEP_COLUMNS + 2 * depth

@@ -26,7 +26,7 @@ from minibutter.nn.kernels.jit import compile_once
 from minibutter.nn.kernels.layout import count_blocks, lanes_of
 from minibutter.nn.kernels.metrics import finish_metrics
 from minibutter.nn.network import Network
-from minibutter.nn.noise import SliceNorms
+from minibutter.nn.noise import SliceNorms, StepNoise, noise_of_slices
 from minibutter.nn.optimizers import make_optimizer
 from minibutter.nn.partners import ALONE, Partners
 from minibutter.nn.shared_sum import SharedSum, collect
@@ -75,7 +75,7 @@ class SlicedGroup(TrainingGroup):
     ) -> None:
         check_batch_size(batch_size, len(start.data.x_train))
         check_slices(slices, batch_size, network.kernel)
-        self._batch_size, self._n_slices, self._partners = batch_size, slices, partners
+        self._n_slices, self._partners = slices, partners
         self._records_norms = records_norms
         self.norms: SliceNorms | None = None
         self._gradients = SharedSum(network.num_parameters, network.dtype, slices, partners)
@@ -103,8 +103,8 @@ class SlicedGroup(TrainingGroup):
         n_rows, gradients = orders.shape[1], self._gradients
         sums = np.zeros((self._own.size, N_SUMS))
         penalty, norms = 0.0, []
-        for begin in range(0, n_rows, self._batch_size):
-            n_batch = min(self._batch_size, n_rows - begin)
+        for begin in range(0, n_rows, self.batch_size):
+            n_batch = min(self.batch_size, n_rows - begin)
             cuts = self._cut(begin, n_batch)
             slices.train_slices(
                 sums,
@@ -144,6 +144,9 @@ class SlicedGroup(TrainingGroup):
                 f"after {self.steps} steps the ranks hold different parameters, of squared norms "
                 f"{norms.ravel().tolist()}; are their processors of one kind and in order?"
             )
+
+    def _noise(self) -> StepNoise | None:
+        return None if self.norms is None else noise_of_slices(self.norms, self._n_drawn_from)
 
     def _collect_norms(self, steps: list[tuple[int, list[float], float]]) -> SliceNorms:
         """From rows of the batch, squares of this rank's slices, and of the batch, of all steps."""

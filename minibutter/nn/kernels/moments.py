@@ -16,7 +16,7 @@ import numpy as np
 from minibutter.nn.kernels import epoch, layers
 from minibutter.nn.kernels.arena import gather, layer_output, layer_weights, output_rows, work_half
 from minibutter.nn.kernels.jit import call, kernel
-from minibutter.nn.kernels.metrics import LOSS
+from minibutter.nn.kernels.metrics import LOSS, finish_metrics
 from minibutter.nn.kernels.tile import PLAIN
 
 MEAN_LOSS, PENALTY_SUM = 0, 1
@@ -172,6 +172,7 @@ def add_rows_of_layers(sums, squares, n):
 
 @kernel
 def train_epoch_with_moments(
+    sums,
     steps,
     parameters,
     slots,
@@ -184,16 +185,19 @@ def train_epoch_with_moments(
     step,
     l1,
     l2,
+    is_binary,
+    records_metrics,
     squares,
     scratch,
     partial,
 ):
-    """`epoch.train_epoch` of a single run that measures moments in place of metrics.
+    """`epoch.train_epoch` of a single run that measures moments, too.
 
-    Writes: steps (n_steps, 2 + 2 depth) float64: mean loss of the batch, weight penalty, for every
-    layer Σ_i |g_i|² / n, and for every layer |Σ_i g_i / n|², all before the step and the last two
-    without the penalty. Scratch: squares (depth, >= blocks, LANES), scratch (>= blocks, LANES) and
-    partial (8,), float64. The rest as `epoch.train_epoch`; returns the number of steps so far.
+    Writes: sums (1, 11) as there; steps (n_steps, 2 + 2 depth) float64: mean loss of the batch,
+    weight penalty, for every layer Σ_i |g_i|² / n, and for every layer |Σ_i g_i / n|², all before
+    the step and the last two without the penalty. Scratch: squares (depth, >= blocks, LANES),
+    scratch (>= blocks, LANES) and partial (8,), float64. The rest as there; returns the number of
+    steps so far.
     """
     n_rows, batch_size, depth = orders.shape[1], work.batch_size, topology.fan_out.size
     for i in range(steps.shape[0]):
@@ -205,7 +209,9 @@ def train_epoch_with_moments(
         total = 0.0
         for row in range(n):
             total += np.float64(row_losses[row])
+        epoch.add_batch(sums, topology, work, blocks, n, is_binary, records_metrics)
         epoch.penalty(topology, parameters, work.penalties, l1, l2)
+        sums[0, epoch.PENALTY] += n * work.penalties[0]
         steps[i, MEAN_LOSS], steps[i, PENALTY_SUM] = total / n, work.penalties[0]
         backward_with_squares(squares, topology, parameters, work, blocks, n, scratch)
         norms = steps[i, N_STEP_COLUMNS : N_STEP_COLUMNS + depth]
@@ -217,4 +223,6 @@ def train_epoch_with_moments(
         epoch.add_penalty_gradient(topology, parameters, work.dw, l1, l2)
         step += 1
         epoch.update(optimizer, parameters, slots, work.dw, step)
+    finish_metrics(sums[0, : epoch.PENALTY], n_rows)
+    sums[0, epoch.PENALTY] /= n_rows
     return step
