@@ -15,6 +15,7 @@ from minibutter import datasets
 from minibutter.datasets import Dataset, DatasetError
 from minibutter.experiments import Experiment
 from minibutter.nn.groups import TrainingGroup
+from minibutter.nn.measured import MeasuredGroup
 from minibutter.nn.optimizers import make_optimizer
 from minibutter.nn.parameterization import GAUSSIAN, Parameterization, make_parameterization
 from minibutter.nn.partners import Partners
@@ -179,10 +180,14 @@ def _make_group(experiment: Experiment, starts: list[Start], partners: Partners)
         "schedule": _schedule(experiment),
         "sampling": spec.sampling,
     }
-    if spec.slices == 1:
+    if spec.slices == 1 and not spec.measure:
         return TrainingGroup(experiment.network, starts, optimizer, **options)
     if len(starts) > 1:
-        raise ValueError("slices fill the lanes with rows of one run: train them one by one")
-    return SlicedGroup(
-        experiment.network, starts[0], optimizer, slices=spec.slices, partners=partners, **options
-    )
+        raise ValueError(
+            "slices, and what is measured of single examples, fill the lanes with rows of one run: "
+            "train them one by one"
+        )
+    if spec.slices == 1:
+        return MeasuredGroup(experiment.network, starts[0], optimizer, **options)
+    options |= {"slices": spec.slices, "records_norms": bool(spec.measure)}
+    return SlicedGroup(experiment.network, starts[0], optimizer, partners=partners, **options)

@@ -21,7 +21,7 @@ _SHOWN_WHERE_DIFFERENT = (
     "l1", "l2", "label_noise", "test_split", "split_method",
     "dtype", "kernel", "tile_rows", "tile_columns", "block_rows", "block_depth", "block_columns",
     "cache_state", "slices",
-    "seed", "evaluate_train", "on_divergence",
+    "seed", "evaluate_train", "measure", "on_divergence",
 )  # fmt: skip
 _LABELS = {"dataset": "data set", "learning_rate": "lr", "batch_size": "batch"}
 

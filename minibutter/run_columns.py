@@ -13,13 +13,14 @@ _USED_SIZES = {f"{size}_used": size for size in TILING_SIZES}
 def identity_columns(experiment: Experiment, repetition: int, sweep: str) -> dict[str, Any]:
     """Everything about a run that is known before it starts."""
     spec, info, network = experiment.spec, experiment.info, experiment.network
-    known = spec.model_dump(exclude={"widths", "task"})
+    known = spec.model_dump(exclude={"widths", "task", "measure"})
     return known | {
         "run_id": identity.run_id(experiment.experiment_id, repetition),
         "experiment_id": experiment.experiment_id,
         "repetition": repetition,
         "sweep": sweep,
         "task_override": spec.task,
+        "measure": ",".join(spec.measure) or None,
         "depth": experiment.depth,
         "dataset_digest": info.digest if info else None,
         "task": info.task if info else None,

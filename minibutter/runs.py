@@ -11,16 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from minibutter import hierarchy, store
-from minibutter.courses import Course, Ending, EpochColumns, RunResult, failed_outcome
+from minibutter.courses import Course, Ending, RunResult, failed_outcome
 from minibutter.energy import RegionMeter
 from minibutter.energy.counters import EpochCounts, HardwareCounters, counters_of_this_thread
 from minibutter.energy.environment import recent_environment
 from minibutter.energy.flush import CacheFlusher
+from minibutter.epoch_columns import EpochColumns
 from minibutter.experiments import Experiment
 from minibutter.nn.groups import EpochRow, TrainingGroup
 from minibutter.nn.partners import ALONE, Partners
 from minibutter.nn.starts import Start
-from minibutter.preparation import FORESEEN, all_or_none, find_data, make_groups, prepare
+from minibutter.preparation import (
+    FORESEEN,
+    all_or_none,
+    find_data,
+    make_groups,
+    prepare,
+)
 from minibutter.provenance import Provenance
 from minibutter.run_columns import identity_columns, used_sizes
 from minibutter.saving import CHECKPOINT_S, Saver
@@ -118,7 +125,9 @@ def execute_group(
         used = {"data_source": dataset.source, "data_sha256": dataset.sha256}
         used |= {"lanes": len(members), **used_sizes(experiment.network)}
         traffic: dict[str, float | None] = {}
-        if len(members) == 1 and experiment.spec.slices == 1:
+        # The model knows the steps of one rank that measures nothing besides.
+        is_modelled = experiment.spec.slices == 1 and not experiment.spec.measure
+        if len(members) == 1 and is_modelled:
             traffic = hierarchy.traffic_columns(experiment.workload, experiment.spec.cache_state)
         try:
             with all_or_none(partners):

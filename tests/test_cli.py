@@ -275,6 +275,33 @@ def test_warmup_says_where_the_kernels_are_and_finds_them_the_next_time(call):
 
 
 @compiles
+def test_warmup_compiles_what_measured_runs_need_where_it_is_asked_for(call, monkeypatch):
+    compiled = []
+
+    def compile_moment_kernels(dtype):
+        compiled.append(dtype)
+
+    monkeypatch.setattr("minibutter.nn.measured.compile_moment_kernels", compile_moment_kernels)
+    monkeypatch.setattr(jit, "is_ready", lambda kernels: True)
+    assert call("warmup", "--dtype", "float32")[0] == 0
+    assert compiled == []
+    assert call("warmup", "--dtype", "float32", "--measure", "noise_scale")[0] == 0
+    assert compiled == ["float32"]
+    monkeypatch.setattr(jit, "is_ready", lambda kernels: not kernels.endswith("-moments"))
+    code, _, err = call("warmup", "--dtype", "float32", "--measure", "noise_scale")
+    assert (code, "cannot be kept" in err) == (2, True)
+    code, _, err = call("warmup", "--measure", "norms")
+    assert (code, err) == (2, "error: --measure norms: it must be noise_scale\n")
+
+
+def test_train_measures(call, tmp_path):
+    arguments = (*SMALL, "--epochs", 4, "--measure", "noise_scale", "--out", tmp_path)
+    code, _, err = call("train", *arguments)
+    assert (code, err) == (0, "")
+    assert store.read_epochs(tmp_path)["noise_trace"].notna().all()
+
+
+@compiles
 def test_warmup_compiles_all_types_unless_one_is_named(call, monkeypatch):
     compiled = []
 

@@ -39,6 +39,7 @@ SWEEPS = {
     "schedules": {"learning_rate_step_epochs": [10, 20], "learning_rate_gamma": [0.1, 0.5]},
     "samplings": {"sampling": ["replacement", "shuffle"], "batch_size": [16, 32]},
     "rounding": {"optimizer": "sgd", "perturbation": [1, 3, 5], "seed": [1, 2]},
+    "measured": {"measure": [[], ["noise_scale"]], "slices": [1, 2], "batch_size": [1, 16]},
     "quotient": {"l1": {"values": [0.1, 0.2], "divided_by": "size"}, "size": [100, 200]},
     "grids": {"grid": [{"size": [100, 200], "repetitions": 2}, {"seed": [0, 1]},
                        {"size": [200, 300], "repetitions": 3, "exclude": "size == 300"}]},

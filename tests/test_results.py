@@ -15,7 +15,7 @@ QUERIES = re.findall(r"^```sql\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL
 SMALL = {
     "name": "quickstart", "dataset": "digits", "shape": ["rectangle", "exponential"],
     "size": [1024, 4096], "depth": 3, "epochs": 6, "batch_size": 32, "learning_rate": 0.01,
-    "repetitions": 3,
+    "repetitions": 3, "measure": ["noise_scale"],
 }  # fmt: skip
 
 
@@ -37,8 +37,8 @@ def ask(folder, monkeypatch):
     return lambda query: duckdb.sql(query).df()
 
 
-def test_there_are_three_queries():
-    assert len(QUERIES) == 3
+def test_there_are_four_queries():
+    assert len(QUERIES) == 4
 
 
 def test_lowest_losses_are_those_of_the_summary(ask, folder):
@@ -73,6 +73,16 @@ def test_first_epoch_with_a_loss_is_that_of_the_best_so_far(ask, folder):
     assert found.sort_index().to_dict() == reached.sort_index().to_dict()
     assert len(found) >= 2
     assert (answer["seconds"] > 0).all()
+
+
+def test_first_epoch_whose_noise_scale_passes_its_batch_is_found(ask, folder):
+    answer = ask(QUERIES[3])
+    directory = folder / "results" / "quickstart"
+    rows = store.read_epochs(directory).merge(store.read_runs(directory), on="run_id")
+    passed = rows[rows["noise_simple_scale_low"] > rows["batch_size_used"]]
+    expected = passed.groupby("num_parameters")["epoch"].min().sort_index()
+    assert answer["epoch"].tolist() == expected.tolist()
+    assert len(answer) >= 2
 
 
 def test_compact_results_answer_alike(ask, folder):

@@ -76,13 +76,15 @@ def single_experiment(asked: dict[str, Any], repetitions: int, data_dir: Path | 
 
     Parameters
     ----------
-    asked : the options of `minibutter train` by their names; `widths` is still text.
+    asked : the options of `minibutter train` by their names; `widths` is still text, and `measure`
+        None where nothing is measured.
     repetitions : runs wanted.
     data_dir : where local data sets lie.
     """
     values = {key: asked[key] for key in RunSpec.model_fields}
     try:
-        spec = RunSpec(**(values | {"widths": parse_widths(values["widths"])}))
+        values["widths"] = parse_widths(values["widths"])
+        spec = RunSpec(**(values | {"measure": tuple(values["measure"] or ())}))
     except ValidationError as error:
         raise SweepError(explain(error)) from None
     experiment = plan_experiment(spec, repetitions, data_dir)

@@ -93,6 +93,10 @@ def train(
     evaluate_train: Annotated[
         bool, typer.Option("--evaluate-train", help="Evaluate the training set too.")
     ] = False,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(help="noise_scale: the noise of gradients, in columns of every epoch."),
+    ] = None,
     on_divergence: Annotated[str, typer.Option(help="continue or stop at NaN.")] = "continue",
     target: Target = None,
     task: Task = None,

@@ -15,6 +15,9 @@ _REMEDY = (
 
 def warmup(
     dtype: Annotated[str, typer.Option(help="float32, float64 or all.")] = "all",
+    measure: Annotated[
+        list[str] | None, typer.Option(help="noise_scale: also what runs with this key need.")
+    ] = None,
 ) -> None:
     """Compile all kernels now and keep them on disk, so that no rank of a job has to.
 
@@ -23,11 +26,14 @@ def warmup(
     import numba
 
     from minibutter.nn.kernels.jit import is_ready, kept
+    from minibutter.nn.measured import compile_moment_kernels
     from minibutter.nn.network import DTYPES
     from minibutter.nn.training import compile_kernels
 
     if dtype not in (*DTYPES, "all"):
         raise Mistake(f"--dtype {dtype}: it must be one of {', '.join(DTYPES)}, all")
+    if measure not in (None, [], ["noise_scale"]):
+        raise Mistake(f"--measure {measure[0]}: it must be noise_scale")
     if numba.config.DISABLE_JIT:
         raise Mistake("NUMBA_DISABLE_JIT is set: nothing is compiled")
     if kept.directory is None:
@@ -36,8 +42,11 @@ def warmup(
     for name in DTYPES if dtype == "all" else (dtype,):
         begun_s, n_before = time.perf_counter(), kept.n_kernels
         compile_kernels(name)
+        if measure:
+            compile_moment_kernels(name)
         duration_s, n_compiled = time.perf_counter() - begun_s, kept.n_kernels - n_before
-        if not is_ready(name):
+        is_kept = is_ready(name) and (not measure or is_ready(f"{name}-moments"))
+        if not is_kept:
             reason = kept.error or "its files cannot be made"
             raise Mistake(f"kernels cannot be kept in {kept.directory} ({reason}): {_REMEDY}")
         what = f"{n_compiled} kernels compiled" if n_compiled else "found"

@@ -56,10 +56,11 @@ class Experiment:
     Attributes
     ----------
     experiment_id : 128-bit hash of the canonical content.
-    stream_id : of the same experiment with warm caches, uncut batches and no perturbation: random
-        streams follow from it, so that cold caches change durations and energies and no other
-        number, slices change last digits only, and perturbed runs start where the others do and
-        see the same batches.
+    stream_id : of the same experiment with warm caches, uncut batches, no perturbation and nothing
+        measured beside the metrics: random streams follow from it, so that cold caches change
+        durations and energies and no other number, slices change last digits only, perturbed runs
+        start where the others do and see the same batches, and what is measured besides changes no
+        metric.
     spec : as it was asked for.
     repetitions : runs wanted, numbered from 0.
     info : dimensions of the data set; None where it cannot be read.
@@ -67,6 +68,7 @@ class Experiment:
     n_train, n_test : rows after the split; None without `info`.
     problem : why no run can be done, with the remedy; None when all is well.
     cost_model : rates of the machine that is to run it; decides nothing but order and packing.
+    is_packable : whether repetitions may be trained together in the lanes of one rank.
     """
 
     experiment_id: str
@@ -79,6 +81,7 @@ class Experiment:
     n_test: int | None
     problem: str | None
     cost_model: CostModel = BUILT_IN
+    is_packable: bool = True
 
     @property
     def title(self) -> str:
@@ -164,7 +167,7 @@ def make_experiment(
 ) -> Experiment:
     """The experiment of a specification that was resolved, with its id if that is known."""
     content = None
-    borrows_streams = spec.cache_state == "cold" or spec.slices > 1 or spec.perturbation != 1
+    borrows_streams = any(getattr(spec, key) != usual for key, usual in _LEAVE_STREAMS.items())
     if experiment_id is None or borrows_streams:
         content = identity_content(spec, resolved)
     stream_id = experiment_id = experiment_id or identity.experiment_id(content)
@@ -182,11 +185,13 @@ def make_experiment(
         n_test=resolved.n_test,
         problem=resolved.problem,
         cost_model=resolved.cost_model,
+        is_packable=resolved.is_packable,
     )
 
 
-_LEAVE_STREAMS = ("cache_state", "slices", "perturbation")
-"""Keys that choose no other random numbers: runs that differ in them can be compared."""
+_LEAVE_STREAMS = {"cache_state": "warm", "slices": 1, "perturbation": 1, "measure": ()}
+"""Keys that choose no other random numbers, with their usual values: runs that differ in them can
+be compared."""
 
 # Keys of a specification that decide on an entry of `identity_content`, where it is not that key
 # alone.
@@ -204,7 +209,9 @@ def identity_content(spec: RunSpec, resolved: Resolved) -> dict[str, Any]:
     """All that can change a number of a run and nothing else, each in one spelling.
 
     Cold caches change no metric, but durations and energies, and these are what they are asked for:
-    a sweep over both states must not do one of them only.
+    a sweep over both states must not do one of them only. What is measured beside the metrics
+    changes none of them either, but fills columns: a directory that has the run without them does
+    not have what is asked for.
     """
     info = resolved.info
     content = spec.canonical() | {"dataset": datasets.canonical_reference(spec.dataset)}

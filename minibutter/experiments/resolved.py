@@ -31,7 +31,7 @@ class Resolved:
 
     Attributes
     ----------
-    info, network, n_train, n_test, problem : as in `Experiment`.
+    info, network, n_train, n_test, problem, is_packable : as in `Experiment`.
     is_unreachable : whether the problem is that no network has the size.
     epoch_us : predicted microseconds of an epoch on one rank; 0 where there is a problem.
     cost_model : rates that the prediction comes from.
@@ -45,6 +45,7 @@ class Resolved:
     is_unreachable: bool
     epoch_us: float
     cost_model: CostModel = BUILT_IN
+    is_packable: bool = True
 
 
 # What `resolve` does not look at. A new key of a specification is looked at until it stands here.
@@ -90,6 +91,7 @@ def resolve(
         network = _build_network(spec, info)
         _check_batch_size(spec, info, n_train)
         check_slices(spec.slices, min(spec.batch_size, n_train), spec.kernel)
+        _check_measure(spec, n_train)
         if spec.cache_state == "cold":
             hierarchy.flushed_bytes()  # refuses caches that it cannot empty
         epoch_us = predict_epoch_us(
@@ -97,7 +99,12 @@ def resolve(
         )
     except ValueError as error:
         problem, is_unreachable = str(error), isinstance(error, SizeUnreachable)
-    return Resolved(info, network, n_train, n_test, problem, is_unreachable, epoch_us, cost_model)
+    # Moments are those of a single run, whose lanes are the rows of its batch.
+    is_packable = not spec.measure
+    return Resolved(
+        *(info, network, n_train, n_test, problem, is_unreachable, epoch_us, cost_model),
+        is_packable,
+    )
 
 
 def predict_epoch_us(
@@ -171,4 +178,12 @@ def _check_batch_size(spec: RunSpec | Asked, info: DatasetInfo, n_train: int) ->
         raise ValueError(
             f"batch_size is {spec.batch_size}, but {info.name} has {n_train} training rows; "
             f"it must be between 1 and {n_train}"
+        )
+
+
+def _check_measure(spec: RunSpec, n_train: int) -> None:
+    if spec.measure and min(spec.batch_size, n_train) < 2:
+        raise ValueError(
+            "measure is noise_scale, which compares the rows of a batch, but batch_size is "
+            f"{min(spec.batch_size, n_train)}; give it 2 rows or more"
         )

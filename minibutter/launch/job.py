@@ -269,6 +269,8 @@ def group_size(
     """
     if planned.problem is not None:
         return 1
+    if not planned.is_packable:
+        return 1
     network = planned.network
     if lanes is not None:
         return min(lanes, cost.max_group_size(network))

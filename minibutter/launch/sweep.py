@@ -29,6 +29,7 @@ from minibutter.launch.ranks import (
 from minibutter.launch.stopping import Stopping, read_limit
 from minibutter.launch.together import Together
 from minibutter.nn.kernels.tiling import Tiling
+from minibutter.nn.measured import compile_moment_kernels
 from minibutter.nn.slices import compile_sliced_kernels
 from minibutter.nn.training import compile_kernels
 from minibutter.sweeps.spec import Sweep, SweepError
@@ -180,10 +181,12 @@ def _run_sweep(
 
     if ranks.rank == 0:
         reporter.begin(job, ranks.size)
-    for dtype, kernel, tiling in _what_to_compile(job):
+    for dtype, kernel, tiling, is_measured in _what_to_compile(job):
         compile_kernels(dtype, kernel, tiling)
         if job.together:
             compile_sliced_kernels(dtype)
+        if is_measured:
+            compile_moment_kernels(dtype)
     datasets.prepare_reading({e.spec.dataset for e in job.experiments.values()})
     # What is there by now stays to the end. The collector would look through it again and again,
     # and through hundreds of thousands of groups it takes long enough to keep askers waiting.
@@ -236,9 +239,14 @@ def _run_sweep(
     return outcome
 
 
-def _what_to_compile(job: Job) -> list[tuple[str, str, Tiling]]:
-    """Type, rung and tiling of all pending runs, each once, in an order that all ranks share."""
+def _what_to_compile(job: Job) -> list[tuple[str, str, Tiling, bool]]:
+    """Type, rung and tiling of all pending runs, and whether moments are measured; each once, in an
+    order that all ranks share."""
     groups = (*job.together, *job.groups)
-    networks = [job.experiments[group.experiment_id].network for group in groups]
-    asked = {(net.dtype, net.kernel, net.tiling): None for net in networks if net is not None}
+    experiments = [job.experiments[group.experiment_id] for group in groups]
+    asked = {
+        (net.dtype, net.kernel, net.tiling, bool(each.spec.measure) and each.spec.slices == 1): None
+        for each in experiments
+        if (net := each.network) is not None
+    }
     return list(asked)

@@ -183,6 +183,7 @@ def _specification(row: pd.Series) -> Mapping[str, Any]:
     """The keys of `RunSpec` from the columns of `runs`."""
     values = {key: _plain(row[key]) for key in RunSpec.model_fields if key in row.index}
     values["task"] = _plain(row["task_override"])
+    values["measure"] = tuple(filter(None, (_plain(row["measure"]) or "").split(",")))
     if values["size"] is None:
         values |= {"depth": None, "widths": tuple(int(width) for width in row["widths"])}
     else:

@@ -138,6 +138,38 @@ def _energy(of: str) -> list[pa.Field]:
     ]
 
 
+NOISE_STATES = {
+    "resolved": "an interval of 95 % with both ends",
+    "lower bound": "the squared gradient cannot be told from 0, the scale is at least so large",
+    "upper bound": "the trace cannot be told from 0, the scale is at most so large",
+    "unresolved": "no interval: too few steps, or nothing positive and finite to divide by",
+}
+"""What `noise_simple_scale_low` and `noise_simple_scale_high` say."""
+
+_NOISE = [
+    _computed(
+        "noise_trace",
+        FLOAT64,
+        "tr Σ of the gradients of single rows, mean over the epoch's steps; null: not asked for",
+    ),
+    _computed(
+        "noise_squared_gradient",
+        FLOAT64,
+        "|G|² of the training rows' loss without penalty, unbiased, mean over the epoch's steps",
+    ),
+    _computed(
+        "noise_simple_scale",
+        FLOAT64,
+        "noise_trace / noise_squared_gradient; null where the latter is not positive",
+        "rows",
+    ),
+    *(
+        _computed(f"noise_simple_scale_{end}", FLOAT64, f"{end} end; null: see noise_state", "rows")
+        for end in ("low", "high")
+    ),
+    _computed("noise_state", TEXT, f"one of {', '.join(NOISE_STATES)}; null: not asked for"),
+]
+
 _FILE_METADATA = {"minibutter_schema_version": str(SCHEMA_VERSION)}
 
 EPOCHS_SCHEMA = pa.schema(
@@ -149,6 +181,9 @@ EPOCHS_SCHEMA = pa.schema(
         *_metrics("test", "over the test rows, after the epoch"),
         _computed("test_penalty", FLOAT32, "l1 and l2 penalty after the epoch, not in the loss"),
         *map(_or_null, _metrics("trained", "over the training rows, after the epoch, if asked")),
+        _computed("batch_size_used", INT32, "rows of a step; the last may have fewer", "rows"),
+        _computed("steps", INT32, "updates that the optimizer made in the epoch"),
+        *map(_or_null, _NOISE),
         _measured("duration_s", FLOAT64, "wall-clock time of the epoch, divided by lanes", "s"),
         *_energy("over the epoch, divided by lanes"),
         _or_null(
@@ -220,6 +255,7 @@ _ASKED_FOR = [
     _identity("slices", INT32, "parts of a batch whose gradients are added; 1: not cut"),
     _identity("seed", INT64, "root of all random streams"),
     _identity("evaluate_train", FLAG, "whether the columns trained_* are filled"),
+    _or_null(_identity("measure", TEXT, "what is measured beside the metrics; null: nothing")),
     _identity("on_divergence", TEXT, "what happens once the loss is not finite"),
 ]
 

@@ -10,8 +10,9 @@ laid beside the published ones:
 * the epoch of an extremum is the first, from 1, at which a run attains its own extremum.
 
 There are three tables: experiments; their epochs, with the statistics of BUTTER's
-`complete_summary`; and a thinned table of epochs with those of BUTTER-E's `summary_by_epoch`, among
-them the best value so far, which says what it takes to reach a loss.
+`complete_summary` and medians of what runs may measure besides; and a thinned table of epochs with
+those of BUTTER-E's `summary_by_epoch`, among them the best value so far, which says what it takes
+to reach a loss.
 
 Failed runs are counted and enter no statistic. Diverged and stopped runs do. Unlike `loss` in the
 published files, the loss here does not contain the penalty.
@@ -37,6 +38,10 @@ _EPOCH_STATISTICS = {
         for metric in ("accuracy", "mean_squared_error", "kullback_leibler_divergence")
     },
 }
+_NOISE_STATISTICS = dict.fromkeys(
+    ("noise_trace", "noise_squared_gradient", "noise_simple_scale"), ("median",)
+)
+"""Of runs that measure it. A scale that is null, as |G|² is too small, counts as the largest."""
 _PERCENTILES = tuple(f"quantile_{percent}" for percent in (0, 25, 50, 75, 100))
 EXTREMA = {
     "test_loss": "min",
@@ -45,7 +50,7 @@ EXTREMA = {
     "test_kullback_leibler_divergence": "min",
 }
 
-EPOCH_COLUMNS = tuple(_EPOCH_STATISTICS)
+EPOCH_COLUMNS = (*_EPOCH_STATISTICS, *_NOISE_STATISTICS)
 """Columns of `epochs` that the summaries are made from, beside `run_id` and `epoch`."""
 
 RUN_COLUMNS = (
@@ -61,7 +66,8 @@ def summarize_epochs(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     runs : with columns run_id, experiment_id, status.
-    epochs : with columns run_id, epoch, and the losses and metrics of both sides.
+    epochs : with columns run_id, epoch, and the losses and metrics of both sides; those of the
+        noise of gradients may be missing, here and there.
 
     Returns
     -------
@@ -74,7 +80,8 @@ def summarize_epochs(runs: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     epoch = places.epochs["epoch"].to_numpy(np.int64)
     layout = _lay_out(places, epoch, np.arange(1, epoch.max(initial=0) + 1))
     columns = layout.columns
-    for name, wanted in _EPOCH_STATISTICS.items():
+    noise = {name: wanted for name, wanted in _NOISE_STATISTICS.items() if name in epochs}
+    for name, wanted in (_EPOCH_STATISTICS | noise).items():
         values = places.epochs[name].to_numpy(np.float64)
         columns |= grouped_statistics(
             name, wanted, values, layout.row, places.column, columns["num_runs"]

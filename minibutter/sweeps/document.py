@@ -12,7 +12,14 @@ from typing import Any
 from minibutter.sweeps.conditions import Condition, any_of, none_of
 from minibutter.sweeps.expression import parse_condition
 from minibutter.sweeps.grid import Axis, Grid
-from minibutter.sweeps.runspec import SPEC_KEYS, Checks, SweepError, check_value, unknown_key
+from minibutter.sweeps.runspec import (
+    LIST_KEYS,
+    SPEC_KEYS,
+    Checks,
+    SweepError,
+    check_value,
+    unknown_key,
+)
 
 MAX_REPETITIONS = 1_000_000
 MAX_RANGE = 100_000
@@ -149,9 +156,8 @@ def _spread(key: str, written: Any, where: str) -> list[Any]:
     if isinstance(written, dict):
         return _read_range(written, f"{where}: {key}")
     if not isinstance(written, list):
-        return [written]
-    # Widths are lists themselves.
-    if key == "widths" and not any(isinstance(item, list) for item in written):
+        return [(written,)] if key in LIST_KEYS and isinstance(written, str) else [written]
+    if key in LIST_KEYS and not any(isinstance(item, list) for item in written):
         return [tuple(written)]
     if not written:
         raise SweepError(f"{where}: {key} = []: an axis needs at least one value")

@@ -148,8 +148,10 @@ class _Reader:
                 raise unknown_key(self._where, unknown[0], SPEC_KEYS)
             raise self._refusal(left, "is compared, but with no key")
         kind = _KINDS[keys[0]]
-        if _LIST in map(_KINDS.get, keys):
-            raise SweepError(f"{self._where}: widths cannot be compared; depth counts their layers")
+        lists = [key for key in keys if _KINDS[key] == _LIST]
+        if lists:
+            hint = "; depth counts their layers" if "widths" in lists else ""
+            raise SweepError(f"{self._where}: {lists[0]} cannot be compared{hint}")
         if kind != _NUMBER and not isinstance(op, _EQUALITY):
             raise SweepError(f"{self._where}: {keys[0]} has no order; compare with ==, != or in")
         for other in keys[1:]:

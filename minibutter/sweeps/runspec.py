@@ -125,6 +125,11 @@ class RunSpec(BaseModel):
     evaluate_train: bool = Field(
         False, description="evaluate the training set after every epoch too"
     )
+    measure: tuple[Literal["noise_scale"], ...] = Field(
+        (),
+        max_length=1,
+        description="what to measure beside the metrics, in columns of every epoch",
+    )
     on_divergence: Literal["continue", "stop"] = Field(
         "continue", description="what to do after the first epoch with NaN or inf"
     )
@@ -238,12 +243,15 @@ _PARAMETERIZATION_KEYS = ("parameterization", "sigma0", "bias_multiplier", "base
 _SCHEDULE_KEYS = ("learning_rate_step_epochs", "learning_rate_gamma")
 
 LATER_KEYS = (
-    *("cache_state", "slices", "sampling"),
+    *("cache_state", "slices", "sampling", "measure"),
     *_SGD_KEYS,
     *_PARAMETERIZATION_KEYS,
     *_SCHEDULE_KEYS,
 )
 """Keys that are younger than the first ids: part of an identity where they are not the default."""
+
+LIST_KEYS = ("widths", "measure")
+"""Keys whose values are lists themselves: an axis of them is a list of lists."""
 
 RULE_KEYS = (
     *("widths", "optimizer", "momentum", "initializer"),

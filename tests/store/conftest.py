@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from minibutter.store import METRICS, SCHEMA_VERSION, ShardWriter
-from minibutter.store.schema import COUNTERS, TILING_SIZES, TRAFFIC_LEVELS, WORKING_SETS
+from minibutter.store.schema import (
+    COUNTERS,
+    EPOCHS_SCHEMA,
+    TILING_SIZES,
+    TRAFFIC_LEVELS,
+    WORKING_SETS,
+)
 
 PARTS_OF_ENERGY = ("energy_idle_j", "energy_dynamic_j", "energy_package_j", "energy_mode",
                    "energy_ranks")  # fmt: skip
@@ -58,6 +64,7 @@ def make_run():
             "slices": 1,
             "seed": 0,
             "evaluate_train": False,
+            "measure": None,
             "on_divergence": "continue",
             "task": "classification",
             "widths": [18, 18, 3],
@@ -168,6 +175,8 @@ def make_epochs():
             epochs[f"{side}_penalty"] = np.zeros(n, np.float32)
         duration_s = 0.05 * (1 + 0.02 * rng.standard_normal(n))
         epochs |= {f"trained_{name}": None for name in METRICS}
+        epochs |= {"batch_size_used": np.full(n, 256, np.int32), "steps": np.full(n, 8, np.int32)}
+        epochs |= dict.fromkeys(name for name in EPOCHS_SCHEMA.names if name.startswith("noise_"))
         epochs |= {
             "duration_s": duration_s,
             "energy_j": np.rint(duration_s * 80e6 * (1 + 0.01 * rng.standard_normal(n))) / 1e6,

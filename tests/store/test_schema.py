@@ -76,7 +76,9 @@ def test_only_what_may_be_unknown_is_nullable_in_epochs():
     nullable = {field.name for field in EPOCHS_SCHEMA if field.nullable}
     trained = {f"trained_{metric}" for metric in METRICS}
     energy = {f"energy_{name}" for name in ("j", "source", "reason", "resolution_j", "window_s")}
-    assert nullable == trained | energy | set(COUNTERS)
+    scale = {f"noise_simple_scale{end}" for end in ("", "_low", "_high")}
+    noise = {"noise_trace", "noise_squared_gradient", "noise_state"} | scale
+    assert nullable == trained | noise | energy | set(COUNTERS)
 
 
 def test_an_experiment_is_described_by_what_was_asked_for_without_keys():

@@ -63,6 +63,22 @@ def test_statistics_of_an_epoch_match_a_hand_computed_example(write_sweep):
         assert_allclose(summary[f"test_loss_{statistic}"], values, rtol=1e-15, atol=0)
 
 
+def test_noise_has_medians_in_which_a_scale_too_large_to_tell_is_the_largest(
+    tmp_path, make_run, make_epochs
+):
+    scales = {"a": [4.0, 8.0], "b": [2.0, None], "c": [6.0, None]}
+    with ShardWriter(tmp_path, "rank0", interval_s=1e9) as writer:
+        for i, (run_id, of_run) in enumerate(scales.items()):
+            noise = {"noise_trace": [9.0, float(i)], "noise_simple_scale": of_run}
+            writer.add(make_run(run_id, "e0", i, 2), make_epochs(2, **noise))
+        writer.add(make_run("d", "e1", 0, 2), make_epochs(2))
+    _, epochs = write_summary(tmp_path)
+    found = epochs.set_index(["experiment_id", "epoch"])
+    assert_array_equal(found.loc["e0", "noise_simple_scale_median"], [4.0, NAN])
+    assert_array_equal(found.loc["e0", "noise_trace_median"], [9.0, 1.0])
+    assert_array_equal(found.loc["e1", "noise_trace_median"], [NAN, NAN])
+
+
 def test_extrema_match_a_hand_computed_example(write_sweep):
     """Two runs attain their minimum twice, one is never finite, one has a single epoch."""
     curves = [[3.0, 1.0, 1.0], [NAN, 5.0, 2.0], [NAN, NAN, NAN], [4.0]]
@@ -223,7 +239,8 @@ def test_columns_are_those_of_butter(write_sweep):
             for statistic in ("q1", "median", "q3", "avg", "stddev"):
                 assert f"{side}_{metric}_{statistic}" in columns
     assert columns[:4].tolist() == ["experiment_id", "epoch", "num_runs", "num"]
-    assert len(columns) == 4 + 2 * (8 + 3 * 5)
+    ours = ("noise_trace", "noise_squared_gradient", "noise_simple_scale")
+    assert columns[4 + 2 * (8 + 3 * 5) :].tolist() == [f"{name}_median" for name in ours]
     experiments = summarize_experiments(runs, epochs)
     for extremum in (
         "test_loss_min",

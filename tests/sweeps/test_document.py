@@ -29,6 +29,19 @@ def write(tmp_path):
     return write_all
 
 
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [
+        (["noise_scale"], [("noise_scale",)]),
+        ("noise_scale", [("noise_scale",)]),
+        ([], [()]),
+        ([[], ["noise_scale"]], [(), ("noise_scale",)]),
+    ],
+)
+def test_of_a_key_whose_values_are_lists_an_axis_is_a_list_of_lists(written, values):
+    assert cells(SMALL | {"measure": written}, "measure") == [(value,) for value in values]
+
+
 # ---------------------------------------------------------------------------------------------
 # Ranges and quotients
 

@@ -93,6 +93,7 @@ def test_a_comparison_with_an_open_key_does_not_hold(text):
         ("depth", "depth is no comparison"),
         ("5 < 6", "5 is compared, but with no key"),
         ("widths == 3", "widths cannot be compared; depth counts their layers"),
+        ("measure == noise_scale", "measure cannot be compared$"),
         ("shape < 'a'", "shape has no order; compare with ==, != or in"),
         ("evaluate_train > 1", "evaluate_train has no order"),
         ("depth == 'x'", "depth is a number, and 'x' text"),

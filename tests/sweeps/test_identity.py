@@ -39,6 +39,7 @@ def test_ids_of_today_stay_what_they_are():
         {"block_columns": 96}, {"slices": 2},
         {"perturbation": 3, "optimizer": "sgd"},
         {"learning_rate_step_epochs": 10}, {"sampling": "replacement"},
+        {"measure": ("noise_scale",)},
         {"learning_rate_gamma": 0.5, "learning_rate_step_epochs": 10},
         {"parameterization": "ntk", "initializer": "gaussian"},
         {"sigma0": 1.5, "initializer": "gaussian"},
