@@ -5,9 +5,18 @@ Progress s counts steps of the whole gradient; at noise scale B_n(s), a batch of
 average noise scale all weight by progress and not by steps.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from minibutter.noise_scale.estimators import GradientNoise
+from minibutter.noise_scale.streaming import StreamingNoise
+
+DECAY = 0.5
+"""Of the moving average over epochs: the last one counts as much as all before it. An epoch is an
+average of its steps already, and the noise scale grows while a run learns."""
 
 
 def adaptive_batch_size(
@@ -30,6 +39,58 @@ def adaptive_batch_size(
     if not np.all(np.asarray(noise_scale) >= 0):
         raise ValueError("a noise scale is negative or NaN; an estimate that is not resolved")
     return np.sqrt(exchange_rate * noise_scale)
+
+
+class AdaptiveBatch:
+    """The batch size of a run in progress, chosen anew after every epoch by the rule D.6.
+
+    It follows from the noise of the epochs so far and from nothing else, so that a run that goes on
+    from a checkpoint finds it again.
+
+    Parameters
+    ----------
+    exchange_rate : r, how many examples a step is worth.
+    least, most : limits of the batch size, which begins with the least.
+
+    Attributes
+    ----------
+    size : rows of a step of the next epoch.
+
+    Raises
+    ------
+    ValueError
+        If the limits cross, or the rate is not positive and finite.
+    """
+
+    def __init__(self, exchange_rate: float, least: int, most: int) -> None:
+        if not 1 <= least <= most:
+            raise ValueError(f"batches from {least} to {most} rows: there are none")
+        adaptive_batch_size(0.0, exchange_rate)  # refuses a rate that cannot be
+        self._exchange_rate, self._least, self._most = exchange_rate, least, most
+        self._average = StreamingNoise(DECAY)
+        self._n_seen = 0
+        self.size = least
+
+    def follow(self, epochs: Sequence[tuple[float, float]]) -> None:
+        """Take in the epochs that are new.
+
+        Where the average of |G|² is not positive, or an epoch has diverged, nothing says how large
+        a batch should be, and the size stays what it was.
+
+        Parameters
+        ----------
+        epochs : tr Σ and |G|² of all epochs of the run so far.
+        """
+        for trace, squared_gradient in epochs[self._n_seen :]:
+            self._n_seen += 1
+            if not (math.isfinite(trace) and math.isfinite(squared_gradient)):
+                continue
+            self._average.update(GradientNoise(squared_gradient, trace, "population"))
+            if self._average.squared_gradient > 0:
+                # Slices may estimate a trace below 0: as little noise as can be.
+                scale = max(self._average.trace, 0.0) / self._average.squared_gradient
+                wanted = adaptive_batch_size(scale, self._exchange_rate)
+                self.size = int(min(max(np.rint(wanted), self._least), self._most))
 
 
 @dataclass(frozen=True)

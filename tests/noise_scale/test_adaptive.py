@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from minibutter.noise_scale.adaptive import adaptive_batch_size, adaptive_frontier
+from minibutter.noise_scale.adaptive import (
+    AdaptiveBatch,
+    adaptive_batch_size,
+    adaptive_frontier,
+)
 
 PROGRESS = np.linspace(0, 1, 200_001)
 
@@ -85,3 +89,63 @@ def test_a_noise_scale_that_is_not_resolved_is_refused(noise_scale):
 def test_measurements_that_make_no_frontier_are_refused(progress, noise_scales, message):
     with pytest.raises(ValueError, match=message):
         adaptive_frontier(progress, noise_scales)
+
+
+# ---------------------------------------------------------------------------------------------
+# From epoch to epoch
+
+
+def test_batch_size_follows_the_averages_of_signal_and_noise():
+    batch = AdaptiveBatch(exchange_rate=100.0, least=16, most=300)
+    assert batch.size == 16
+    epochs = [(400.0, 4.0)]
+    batch.follow(epochs)
+    assert batch.size == 100  # √(100 · 400 / 4)
+    epochs.append((100.0, 0.0))
+    batch.follow(epochs)
+    # Corrected averages with decay 1/2: (400 + 2 · 100) / 3 and (4 + 0) / 3.
+    assert batch.size == round(np.sqrt(100 * 600 / 4))
+    batch.follow(epochs)  # nothing new
+    assert batch.size == round(np.sqrt(100 * 600 / 4))
+    batch.follow([*epochs, (1e9, 1e-3)])
+    assert batch.size == 300
+    batch.follow([*epochs, (1e9, 1e-3), *[(0.0, 1e12)] * 9])
+    assert batch.size == 16
+
+
+def test_a_run_that_goes_on_finds_its_batch_size_again():
+    rng = np.random.default_rng(0)
+    epochs = [(float(t), float(g)) for t, g in rng.lognormal(0, 1, (9, 2))]
+    undisturbed = AdaptiveBatch(1000.0, 2, 4096)
+    for n in range(1, 10):
+        undisturbed.follow(epochs[:n])
+        again = AdaptiveBatch(1000.0, 2, 4096)
+        again.follow(epochs[:n])
+        assert again.size == undisturbed.size > 2
+
+
+@pytest.mark.parametrize("epoch", [(5.0, -1e3), (np.nan, 1.0), (5.0, np.inf)])
+def test_an_epoch_that_says_nothing_leaves_the_batch_size(epoch):
+    batch = AdaptiveBatch(100.0, 16, 300)
+    batch.follow([(400.0, 4.0), epoch])
+    assert batch.size == 100
+
+
+def test_a_trace_below_0_asks_for_the_least_batch():
+    batch = AdaptiveBatch(100.0, 16, 300)
+    batch.follow([(400.0, 4.0), (-500.0, 4.0)])
+    assert batch.size == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((100.0, 16, 15), "batches from 16 to 15 rows: there are none"),
+        ((100.0, 0, 15), "batches from 0 to 15 rows"),
+        ((0.0, 1, 2), "exchange_rate is 0.0"),
+        ((np.nan, 1, 2), "exchange_rate is nan"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AdaptiveBatch(*arguments)
