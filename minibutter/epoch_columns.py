@@ -20,6 +20,10 @@ class EpochColumns:
     Parameters
     ----------
     before : columns of the epochs that another execution has trained.
+
+    Attributes
+    ----------
+    noise : tr Σ and |G|² of all epochs so far; None where they were not measured.
     """
 
     def __init__(self, before: Mapping[str, Any] | None = None) -> None:
@@ -27,6 +31,9 @@ class EpochColumns:
         self._n_before = 0 if before is None else len(before["epoch"])
         self._rows: list[tuple[int, EpochRow, float]] = []
         self._noise: list[dict[str, Any]] = []
+        self.noise: list[tuple[float, float]] = []
+        if before is not None:
+            self.noise += zip(before["noise_trace"], before["noise_squared_gradient"], strict=True)
         self.energies: list[Energy] = []
         self.counts: dict[str, list[int | None] | None] = dict.fromkeys(COUNTERS)
 
@@ -36,6 +43,7 @@ class EpochColumns:
             # Of the steps, of which there are many, the averages are kept.
             noise, row = noise_columns(row.noise), replace(row, noise=None)
         self._noise.append(noise)
+        self.noise.append((noise["noise_trace"], noise["noise_squared_gradient"]))
         self._rows.append((epoch, row, duration_s))
 
     @property

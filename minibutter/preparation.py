@@ -22,6 +22,7 @@ from minibutter.nn.partners import Partners
 from minibutter.nn.schedules import StepSchedule
 from minibutter.nn.slices import SlicedGroup
 from minibutter.nn.starts import Start, TrainingData
+from minibutter.noise_scale.adaptive import AdaptiveBatch
 from minibutter.sweeps import identity
 
 
@@ -124,6 +125,15 @@ def _schedule(experiment: Experiment) -> StepSchedule | None:
     return StepSchedule(spec.learning_rate_step_epochs, spec.learning_rate_gamma)
 
 
+def make_adaptive_batch(experiment: Experiment) -> AdaptiveBatch | None:
+    """What chooses the batch size of a run from epoch to epoch; None where it stays the same."""
+    spec = experiment.spec
+    if spec.batch_rule == "fixed":
+        return None
+    least, most = (min(size, experiment.n_train) for size in (spec.batch_size, spec.batch_size_max))
+    return AdaptiveBatch(spec.batch_exchange_rate, least, most)
+
+
 def make_groups(
     experiment: Experiment, starts: dict[int, Start], partners: Partners
 ) -> Iterator[tuple[list[int], TrainingGroup | Exception]]:
@@ -172,7 +182,7 @@ def _make_group(experiment: Experiment, starts: list[Start], partners: Partners)
         perturbation=spec.perturbation,
     )
     options = {
-        "batch_size": min(spec.batch_size, experiment.n_train),
+        "batch_size": min(spec.batch_size_max or spec.batch_size, experiment.n_train),
         "l1": spec.l1,
         "l2": spec.l2,
         "evaluate_train": spec.evaluate_train,

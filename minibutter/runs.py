@@ -25,6 +25,7 @@ from minibutter.preparation import (
     FORESEEN,
     all_or_none,
     find_data,
+    make_adaptive_batch,
     make_groups,
     prepare,
 )
@@ -188,6 +189,7 @@ def _train(
             regions=tuple(regions),
         )
 
+    batch = make_adaptive_batch(experiment)
     saver.begin()
     for epoch in range(group.epochs + 1, spec.epochs + 1):
         stops = should_stop(epoch_duration_s)
@@ -203,6 +205,9 @@ def _train(
             break
         if flusher is not None:
             flusher.flush()
+        if batch is not None:
+            batch.follow(courses[0].columns.noise)
+            group.batch_size = batch.size
         before_ns = meter.stamp()
         counts.begin()
         begun_s = time.perf_counter()

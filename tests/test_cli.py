@@ -294,11 +294,21 @@ def test_warmup_compiles_what_measured_runs_need_where_it_is_asked_for(call, mon
     assert (code, err) == (2, "error: --measure norms: it must be noise_scale\n")
 
 
-def test_train_measures(call, tmp_path):
-    arguments = (*SMALL, "--epochs", 4, "--measure", "noise_scale", "--out", tmp_path)
+def test_train_measures_and_lets_the_batch_follow(call, tmp_path):
+    rule = (
+        "--batch-rule",
+        "noise_scale",
+        "--batch-exchange-rate",
+        "300",
+        "--batch-size-max",
+        "100",
+    )
+    arguments = (*SMALL, "--epochs", 4, "--measure", "noise_scale", *rule, "--out", tmp_path)
     code, _, err = call("train", *arguments)
     assert (code, err) == (0, "")
-    assert store.read_epochs(tmp_path)["noise_trace"].notna().all()
+    epochs = store.read_epochs(tmp_path)
+    assert epochs["noise_trace"].notna().all()
+    assert epochs["batch_size_used"].nunique() > 1
 
 
 @compiles

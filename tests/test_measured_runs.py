@@ -1,4 +1,4 @@
-"""Runs with `measure`: columns of the noise of their gradients."""
+"""Runs with `measure` and `batch_rule`: columns of their noise, and batches that follow it."""
 
 import re
 
@@ -13,12 +13,21 @@ from minibutter.launch.node import Node
 from minibutter.launch.verify import verify
 from minibutter.nn.moments import ExampleMoments
 from minibutter.noise_columns import NOISE_COLUMNS
+from minibutter.noise_scale.adaptive import AdaptiveBatch
 from minibutter.studies.noise_scale.measure import measure_noise
 from minibutter.sweeps.spec import parse_sweep
 from tests.executions import bits, execute, execute_group
 from tests.partners import on_ranks
 
 MEASURED = {"measure": ("noise_scale",)}
+ADAPTIVE = MEASURED | {
+    "batch_rule": "noise_scale",
+    "batch_exchange_rate": 300.0,
+    "batch_size": 8,
+    "batch_size_max": 100,
+    "learning_rate": 0.02,
+    "epochs": 6,
+}
 FROZEN = {"optimizer": "sgd", "learning_rate": 1e-12, "dtype": "float64"}
 
 
@@ -136,8 +145,11 @@ def test_a_run_that_diverges_is_measured_to_its_end(plan):
     assert epochs["noise_state"][-1] == "unresolved"
 
 
-def test_a_run_that_was_stopped_after_every_epoch_has_the_same_columns(plan, tmp_path):
-    experiment = plan(epochs=5, **MEASURED)
+@pytest.mark.parametrize(
+    "changes", [MEASURED | {"epochs": 5}, ADAPTIVE], ids=["measured", "adaptive"]
+)
+def test_a_run_that_was_stopped_after_every_epoch_has_the_same_columns(plan, tmp_path, changes):
+    experiment = plan(**changes)
     undisturbed = execute(experiment)
     for _ in range(experiment.spec.epochs - 1):
         asked = iter(range(100))
@@ -165,10 +177,41 @@ def test_traffic_of_a_step_that_measures_is_not_known(plan):
     assert execute(plan(**MEASURED)).run["traffic_l1_bytes"] is None
 
 
+# ---------------------------------------------------------------------------------------------
+# Batches that follow the noise scale
+
+
+def test_batches_follow_the_noise_of_the_epochs_before(plan):
+    experiment = plan(**ADAPTIVE)
+    epochs = execute(experiment).epochs
+    batch, seen, expected = AdaptiveBatch(300.0, 8, 100), [], []
+    for pair in zip(epochs["noise_trace"], epochs["noise_squared_gradient"], strict=True):
+        expected.append(batch.size)
+        seen.append(pair)
+        batch.follow(seen)
+    sizes = epochs["batch_size_used"].tolist()
+    assert sizes == expected
+    assert len(set(sizes)) > 2
+    assert (sizes[0], max(sizes) <= 100) == (8, True)
+    assert epochs["steps"].tolist() == [-(-experiment.n_train // size) for size in sizes]
+
+
+def test_a_batch_that_butter_cuts_to_the_training_set_is_the_least(plan):
+    changes = ADAPTIVE | {"batch_size": 256, "batch_size_max": 120, "epochs": 2}
+    assert execute(plan(**changes)).epochs["batch_size_used"].tolist() == [120, 120]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (MEASURED | {"batch_size": 1}, "compares the rows of a batch, but batch_size is 1; give"),
+        (ADAPTIVE | {"batch_size_max": 7}, "batch_size_max is 7; it must be between batch_size, 8"),
+        (ADAPTIVE | {"batch_size_max": 121}, "batch_size_max is 121; .* the 120 training rows"),
+        (ADAPTIVE | {"batch_size": 1}, "compares the rows of a batch"),
+        (
+            ADAPTIVE | {"slices": 2},
+            "batch_rule is noise_scale, but slices is 2, .*leave slices out",
+        ),
     ],
 )
 def test_what_cannot_be_measured_or_followed_is_said_before_anything_is_trained(
@@ -193,6 +236,7 @@ SWEEP = {
     "repetitions": 3,
     "grid": [
         {"measure": [[], ["noise_scale"]]},
+        {key: list(value) if key == "measure" else value for key, value in ADAPTIVE.items()},
     ],
 }
 
@@ -203,7 +247,7 @@ def test_repetitions_that_are_measured_are_not_packed(plan, tmp_path):
     for group in job.groups:
         measure = job.experiments[group.experiment_id].spec.measure
         sizes.setdefault(measure, []).append(len(group.repetitions))
-    assert sizes == {(): [3], ("noise_scale",): [1] * 3}
+    assert sizes == {(): [3], ("noise_scale",): [1] * 6}
     together = execute_group(plan(**MEASURED), [0, 1])
     assert [result.run["lanes"] for result in together] == [1, 1]
     assert [bits(result) for result in together] == [
@@ -236,6 +280,7 @@ def test_measured_sweeps_are_stored_summed_up_and_come_back_bit_for_bit(tmp_path
     launch.run_sweep(lambda: sweep, reporter=launch.PlainReporter(), out=out)
     stored = store.read_runs(out)
     assert stored["measure"].isna().sum() == 3
+    assert stored["batch_rule"].value_counts().to_dict() == {"fixed": 6, "noise_scale": 3}
     epochs = store.read_epochs(out).merge(stored[["run_id", "measure"]], on="run_id")
     assert epochs["noise_trace"].notna().tolist() == epochs["measure"].notna().tolist()
     assert verify(out, "100%").exit_code == 0

@@ -40,6 +40,8 @@ SWEEPS = {
     "samplings": {"sampling": ["replacement", "shuffle"], "batch_size": [16, 32]},
     "rounding": {"optimizer": "sgd", "perturbation": [1, 3, 5], "seed": [1, 2]},
     "measured": {"measure": [[], ["noise_scale"]], "slices": [1, 2], "batch_size": [1, 16]},
+    "followed": {"measure": "noise_scale", "batch_rule": "noise_scale", "batch_size_max": [64, 999],
+                 "batch_exchange_rate": [9.0, 99.0], "slices": [1, 2]},
     "quotient": {"l1": {"values": [0.1, 0.2], "divided_by": "size"}, "size": [100, 200]},
     "grids": {"grid": [{"size": [100, 200], "repetitions": 2}, {"seed": [0, 1]},
                        {"size": [200, 300], "repetitions": 3, "exclude": "size == 300"}]},

@@ -33,6 +33,15 @@ def train(
     ] = None,
     learning_rate_gamma: Annotated[float, typer.Option(help="See the option before.")] = 0.1,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 256,
+    batch_rule: Annotated[
+        str, typer.Option(help="fixed, or noise_scale: batches that grow with it.")
+    ] = "fixed",
+    batch_exchange_rate: Annotated[
+        float | None, typer.Option(help="Of noise_scale: examples that a step is worth.")
+    ] = None,
+    batch_size_max: Annotated[
+        int | None, typer.Option(help="Of noise_scale: the most rows of a step.")
+    ] = None,
     sampling: Annotated[
         str, typer.Option(help="shuffle: every row once an epoch; replacement: rows by lot.")
     ] = "shuffle",

@@ -52,7 +52,7 @@ class Resolved:
 UNRESOLVED_KEYS = (
     "initializer", "parameterization", "sigma0", "bias_multiplier", "base_width", "optimizer",
     "learning_rate", "momentum", "nesterov", "momentum_form", "perturbation", "sampling", "epochs",
-    "learning_rate_step_epochs", "learning_rate_gamma",
+    "learning_rate_step_epochs", "learning_rate_gamma", "batch_exchange_rate",
     "l1", "l2", "label_noise", "seed", "evaluate_train", "on_divergence",
 )  # fmt: skip
 
@@ -92,6 +92,7 @@ def resolve(
         _check_batch_size(spec, info, n_train)
         check_slices(spec.slices, min(spec.batch_size, n_train), spec.kernel)
         _check_measure(spec, n_train)
+        _check_batch_rule(spec, n_train)
         if spec.cache_state == "cold":
             hierarchy.flushed_bytes()  # refuses caches that it cannot empty
         epoch_us = predict_epoch_us(
@@ -178,6 +179,21 @@ def _check_batch_size(spec: RunSpec | Asked, info: DatasetInfo, n_train: int) ->
         raise ValueError(
             f"batch_size is {spec.batch_size}, but {info.name} has {n_train} training rows; "
             f"it must be between 1 and {n_train}"
+        )
+
+
+def _check_batch_rule(spec: RunSpec, n_train: int) -> None:
+    if spec.batch_rule == "fixed":
+        return
+    if not min(spec.batch_size, n_train) <= spec.batch_size_max <= n_train:
+        raise ValueError(
+            f"batch_size_max is {spec.batch_size_max}; it must be between batch_size, "
+            f"{min(spec.batch_size, n_train)}, and the {n_train} training rows"
+        )
+    if spec.slices > 1:
+        raise ValueError(
+            f"batch_rule is {spec.batch_rule}, but slices is {spec.slices}, and a few slices tell "
+            "too little of the noise to choose a batch size by; leave slices out"
         )
 
 

@@ -17,7 +17,8 @@ _SETTINGS = (
     "activation", "initializer", "parameterization", "sigma0", "bias_multiplier", "base_width",
     "optimizer", "learning_rate", "learning_rate_step_epochs", "learning_rate_gamma",
     "momentum", "nesterov",
-    "momentum_form", "perturbation", "batch_size", "sampling", "epochs",
+    "momentum_form", "perturbation", "batch_size",
+    "batch_rule", "batch_exchange_rate", "batch_size_max", "sampling", "epochs",
     "l1", "l2", "label_noise", "test_split", "split_method", "dtype", "kernel",
     "cache_state", "slices", "seed",
 )  # fmt: skip

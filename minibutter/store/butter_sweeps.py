@@ -28,6 +28,7 @@ _ALWAYS = {
     "initializer": ("glorot_uniform",),
     "learning_rate_step_epochs": (None, pd.NA),
     "sampling": ("shuffle",),
+    "batch_rule": ("fixed",),
     "nesterov": (False,),
     "momentum_form": ("keras",),
     "perturbation": (1,),

@@ -88,6 +88,16 @@ class RunSpec(BaseModel):
         description="k of sgd's step (k η) (d / k), which changes nothing but its rounding",
     )
     batch_size: Count = Field(256, description="rows per step")
+    batch_rule: Literal["fixed", "noise_scale"] = Field(
+        "fixed", description="how many rows the steps of an epoch have: batch_size, or as many as"
+        " the noise scale of the epochs before asks for, from batch_size to batch_size_max",
+    )  # fmt: skip
+    batch_exchange_rate: FiniteFloat | None = Field(
+        None, gt=0, description="of batch_rule noise_scale: examples that a step is worth"
+    )
+    batch_size_max: Count | None = Field(
+        None, description="of batch_rule noise_scale: the most rows of a step"
+    )
     sampling: Literal["shuffle", "replacement"] = Field(
         "shuffle", description="whether an epoch takes every row once, or rows by lot"
     )
@@ -154,6 +164,7 @@ class RunSpec(BaseModel):
             )
         self._check_what_is_sgds()
         self._check_parameterization()
+        self._check_batch_rule()
         return self
 
     def _check_what_is_sgds(self) -> None:
@@ -198,6 +209,20 @@ class RunSpec(BaseModel):
                 "changes"
             )
 
+    def _check_batch_rule(self) -> None:
+        for key in ("batch_exchange_rate", "batch_size_max"):
+            if self.batch_rule == "fixed" and getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)!r} is of use only with batch_rule = 'noise_scale'"
+                )
+            if self.batch_rule != "fixed" and getattr(self, key) is None:
+                raise ValueError(f"batch_rule = {self.batch_rule!r} needs {key}")
+        if self.batch_rule != "fixed" and "noise_scale" not in self.measure:
+            raise ValueError(
+                f"batch_rule = {self.batch_rule!r} follows what is measured: give measure = "
+                "['noise_scale']"
+            )
+
     def canonical(self) -> dict[str, Any]:
         """The specification as plain values, with one spelling for what is the same network.
 
@@ -240,10 +265,13 @@ SPEC_KEYS: tuple[str, ...] = tuple(RunSpec.model_fields)
 _SGD_KEYS = ("nesterov", "momentum_form", "perturbation")
 _PARAMETERIZATION_KEYS = ("parameterization", "sigma0", "bias_multiplier", "base_width")
 
+_BATCH_KEYS = ("measure", "batch_rule", "batch_exchange_rate", "batch_size_max")
+
 _SCHEDULE_KEYS = ("learning_rate_step_epochs", "learning_rate_gamma")
 
 LATER_KEYS = (
-    *("cache_state", "slices", "sampling", "measure"),
+    *("cache_state", "slices", "sampling"),
+    *_BATCH_KEYS,
     *_SGD_KEYS,
     *_PARAMETERIZATION_KEYS,
     *_SCHEDULE_KEYS,
@@ -255,6 +283,7 @@ LIST_KEYS = ("widths", "measure")
 
 RULE_KEYS = (
     *("widths", "optimizer", "momentum", "initializer"),
+    *_BATCH_KEYS,
     *_SGD_KEYS,
     *_PARAMETERIZATION_KEYS,
     *_SCHEDULE_KEYS,

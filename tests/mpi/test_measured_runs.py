@@ -19,6 +19,11 @@ def measured_sweep(tmp_path):
         'measure = ["noise_scale"]\n'
         "[[grid]]\n"
         "slices = [1, 4]\n"
+        "[[grid]]\n"
+        'batch_rule = "noise_scale"\n'
+        "batch_exchange_rate = 500\n"
+        "batch_size_max = 400\n"
+        "repetitions = 2\n"
     )
     return path
 
@@ -31,8 +36,9 @@ def test_one_rank_and_two_measure_the_same_bits(launcher, measured_sweep):
         assert done.returncode == 0, done.stderr
         tables[n_ranks] = launcher.epochs_as_bits(out)
         runs = pd.read_parquet(out / "runs")
-        assert sorted(runs["ranks_together"]) == [1, n_ranks or 1]
-    assert len(tables[None]) == 2 * 3
+        assert sorted(runs["ranks_together"]) == [1, 1, 1, n_ranks or 1]
+    assert len(tables[None]) == 4 * 3
     epochs = pd.read_parquet(launcher.folder / "ranks-2" / "epochs")
     assert epochs["noise_trace"].notna().all()
+    assert epochs["batch_size_used"].nunique() > 2
     pd.testing.assert_frame_equal(tables[2], tables[None], check_exact=True)

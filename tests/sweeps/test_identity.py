@@ -8,6 +8,13 @@ from minibutter.sweeps.spec import RunSpec
 
 SPEC = RunSpec(dataset="digits", shape="trapezoid", size=1024, depth=3)
 
+RULE = {
+    "batch_rule": "noise_scale",
+    "batch_exchange_rate": 9.0,
+    "batch_size_max": 512,
+    "measure": ("noise_scale",),
+}
+
 
 def id_of(spec: RunSpec) -> str:
     return identity.experiment_id(spec.canonical())
@@ -40,6 +47,9 @@ def test_ids_of_today_stay_what_they_are():
         {"perturbation": 3, "optimizer": "sgd"},
         {"learning_rate_step_epochs": 10}, {"sampling": "replacement"},
         {"measure": ("noise_scale",)},
+        *({changed: value, **RULE} for changed, value in (
+            ("batch_rule", "noise_scale"), ("batch_size_max", 512), ("batch_exchange_rate", 9.0)
+        )),
         {"learning_rate_gamma": 0.5, "learning_rate_step_epochs": 10},
         {"parameterization": "ntk", "initializer": "gaussian"},
         {"sigma0": 1.5, "initializer": "gaussian"},
