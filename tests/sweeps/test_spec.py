@@ -86,7 +86,7 @@ def test_whole_numbers_are_accepted_where_real_ones_are_meant():
         ({"sampling": "bootstrap"}, "sampling = 'bootstrap'"),
         ({"measure": ["noise_scale", "norms"]}, "measure = 'norms': must be 'noise_scale'"),
         ({"measure": [[], ["norms"]]}, "measure = 'norms': must be 'noise_scale'"),
-        ({"measure": 3}, "measure = 3: must be a valid list"),
+        ({"measure": 3}, "measure = 3: must be a list"),
         ({"batch_size_max": 99}, "batch_size_max = 99 is of use only with batch_rule = 'noise_sc"),
         ({"batch_rule": "noise_scale", "batch_size_max": 9}, "needs batch_exchange_rate"),
         ({"batch_rule": "noise_scale", "batch_exchange_rate": 9.0}, "needs batch_size_max"),
