@@ -116,7 +116,7 @@ def fit_model(
 
 
 def _fit_rates(timed: list[tuple[Rates, float]], before: Rates) -> Rates:
-    # Takes half a second, for which plans shall not wait.
+    # Takes half a second, which plans should not wait for.
     from minibutter.energy.model.regression import fit_relative
 
     if not timed:

@@ -12,7 +12,7 @@ import pytest
 from minibutter import launch, store
 from minibutter.experiments import CHECKS
 from minibutter.launch import estimates as estimates_module
-from minibutter.launch.dealer import CLOSE_S, CORRECTION_S, MARGIN, SOON_S, Dealer
+from minibutter.launch.dealer import CORRECTION_S, MARGIN, SOON_S, Dealer
 from minibutter.launch.desk import Desk
 from minibutter.launch.estimates import Estimates, measured_s
 from minibutter.launch.ranks import Alone, Soon
@@ -311,21 +311,32 @@ def test_the_thread_rests_while_rank_0_looks_often_enough(job):
     assert ranks.answers
 
 
-def test_a_rank_that_said_so_is_looked_for_more_often_until_it_asks(job):
+def test_the_thread_looks_closely_from_an_announcement_to_the_question(job):
     ranks = Letters()
+    dealer = Dealer(job, (1, 1), ranks, Endless(), lambda *shown: None)
+    assert not dealer.is_looking_closely
+    ranks.mail.append(Soon(1))
+    dealer._read_mail()
+    assert dealer.is_looking_closely
+    ranks.mail.append((1, 0, []))
+    dealer._read_mail()
+    assert not dealer.is_looking_closely
 
-    def n_looks(seconds):
-        ranks.readers.clear()
-        time.sleep(seconds)
-        return len(ranks.readers)
 
-    with Dealer(job, (1, 1), ranks, Endless(), lambda *shown: None) as dealer:
-        dealer.look()
-        time.sleep(2 * CLOSE_S)  # At first everybody asks.
-        assert n_looks(0.15) < 20
-        ranks.mail.append(Soon(1))
-        time.sleep(0.03)
-        assert n_looks(0.2) > 40
-        ranks.mail.append((1, 0, []))
-        time.sleep(0.02)
-        assert n_looks(0.15) < 20
+def test_the_thread_looks_closely_until_all_who_said_so_have_asked(job):
+    ranks = Letters()
+    dealer = Dealer(job, (1, 1, 1), ranks, Endless(), lambda *shown: None)
+    ranks.mail += [Soon(1), Soon(2), (1, 0, [])]
+    dealer._read_mail()
+    assert dealer.is_looking_closely
+
+
+def test_two_readers_do_not_see_the_same_message(job):
+    ranks = Letters()
+    dealer = Dealer(job, (1, 1), ranks, Endless(), lambda *shown: None)
+    ranks.mail.append((1, 0, []))
+    with dealer._serving:
+        assert not dealer._serve()
+    assert ranks.mail
+    assert dealer._serve()
+    assert not ranks.mail

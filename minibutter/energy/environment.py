@@ -64,7 +64,7 @@ class Environment:
 
 
 def recent_environment() -> Environment:
-    """The state of at most a second ago, for who asks a hundred times a second."""
+    """The state of at most a second ago, for whoever asks a hundred times a second."""
     return _environment_of(int(time.monotonic()), tuple(sorted(os.sched_getaffinity(0))))
 
 

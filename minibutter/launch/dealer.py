@@ -35,7 +35,7 @@ CLOSE_S = 0.2
 """For so long the thread looks closely, should the request not come."""
 
 SOON_S = 0.001
-"""Who looks into the mailbox so often answers soon enough without the thread."""
+"""Whoever looks into the mailbox so often answers soon enough without the thread."""
 
 _LONGEST_REST_S = 0.05
 """Of the thread, should rank 0 not look again as soon as it said."""
@@ -136,6 +136,7 @@ class Dealer:
             sys.setswitchinterval(_SWITCH_S)
             # At first everybody asks.
             self._close_until_s = time.monotonic() + CLOSE_S
+            self._is_needed.set()
             self._thread = threading.Thread(target=self._serve_on, name="dealer", daemon=True)
             self._thread.start()
         return self
@@ -214,6 +215,11 @@ class Dealer:
                 self._schedule.predict_again(self._estimates.cost_s, correction.margin)
             self._corrected_s = self._clock()
 
+    @property
+    def is_looking_closely(self) -> bool:
+        """Whether somebody has said that it is going to ask, and has not yet."""
+        return time.monotonic() < self._close_until_s
+
     def stop(self) -> None:
         """Deal nothing more, and let all ranks end what they do at the next epoch."""
         with self._lock:
@@ -232,8 +238,9 @@ class Dealer:
 
         Parameters
         ----------
-        again_s : when it looks again. If that is as soon as the thread would, the thread rests: it
-            would only take the interpreter's lock from rank 0, a tenth of the time of short runs.
+        again_s : in how many seconds it looks again. If that is as soon as the thread would, the
+            thread rests: it would only take the interpreter's lock from rank 0, a tenth of the time
+            of short runs.
         """
         if self._problem is not None:
             raise self._problem
@@ -252,8 +259,9 @@ class Dealer:
             while not self._is_over.is_set():
                 self._is_needed.wait(_LONGEST_REST_S)
                 if not self._serve():
-                    is_close = time.monotonic() < self._close_until_s
-                    time.sleep(CLOSE_POLL_S if is_close else POLL_S)
+                    if not self.is_looking_closely:
+                        self._announced.clear()  # They were told to end, and never ask.
+                    time.sleep(CLOSE_POLL_S if self.is_looking_closely else POLL_S)
         except BaseException as problem:
             self._problem = problem
 

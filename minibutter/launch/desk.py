@@ -38,8 +38,8 @@ class Desk:
         self._epochs_left, self._behind_s = 0, math.inf
 
     def begin_group(self, n_epochs: int, behind_s: float) -> None:
-        """Training begins of a group with so many epochs, and what this rank has been dealt behind
-        it is predicted to take so long: `should_stop` then tells rank 0 when it is going to ask."""
+        """A group of so many epochs begins, and what this rank has to do after it is predicted to
+        take `behind_s`: `should_stop` then tells rank 0 when this rank is going to ask."""
         self._epochs_left, self._behind_s = n_epochs, behind_s
 
     def ask(self, n_done: int) -> Deal:

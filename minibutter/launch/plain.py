@@ -101,10 +101,9 @@ def closing_lines(outcome: Outcome) -> list[str]:
     ]
     if outcome.is_cut_short:
         n_left = len(outcome.job.pending) - outcome.n_runs
-        lines += [
-            f"ended early: {n_left} runs are left; the same command goes on from here",
-            f"`minibutter summarize {outcome.job.out}` sums up what is done so far",
-        ]
+        lines.append(f"ended early: {n_left} runs are left; the same command goes on from here")
+        if outcome.n_runs or outcome.job.n_done:
+            lines.append(f"`minibutter summarize {outcome.job.out}` sums up what is done so far")
     if outcome.runs is None:
         return lines + outcome.notes
     lines += [

@@ -27,8 +27,8 @@ NAP_S = 0.02
 SHORTEST_NAP_S = 0.0002
 """Pause of a rank that has just come to a meeting."""
 
-SOON_S = 0.05
-"""For so long the naps of who waits for an answer stay short: longer ones would double the wait."""
+SHORT_NAPS_S = 0.05
+"""For so long the naps of whoever waits for an answer stay short: longer ones would double it."""
 
 LONGEST_SPIN_S = 0.05
 """For so long a rank spins that waits within a step for the others: they come in microseconds, or
@@ -242,8 +242,8 @@ class Team:
         # An answer takes a millisecond or two: longer naps are for a rank 0 without threads.
         asked_s = time.perf_counter()
         while not self._mail.iprobe(source=0, tag=self._ANSWER_TAG):
-            is_soon = time.perf_counter() - asked_s < SOON_S
-            time.sleep(SHORTEST_NAP_S if is_soon else NAP_S)
+            is_early = time.perf_counter() - asked_s < SHORT_NAPS_S
+            time.sleep(SHORTEST_NAP_S if is_early else NAP_S)
         return self._mail.recv(source=0, tag=self._ANSWER_TAG)
 
     def answer(self, rank: int, value: Any) -> None:

@@ -130,6 +130,7 @@ def run_sweep(
     ranks = find_ranks()
     if isinstance(ranks, Alone) and shard is None:
         refuse_lonely_tasks()
+    n_frozen = gc.get_freeze_count()
     try:
         limit = read_limit(time_limit)
     except SweepError as error:
@@ -147,7 +148,8 @@ def run_sweep(
         ranks.abort(cause)
         raise
     finally:
-        gc.unfreeze()
+        if gc.get_freeze_count() > n_frozen:
+            gc.unfreeze()
 
 
 def _run_sweep(
@@ -187,9 +189,11 @@ def _run_sweep(
             compile_sliced_kernels(dtype)
         if is_measured:
             compile_moment_kernels(dtype)
-    datasets.prepare_reading({e.spec.dataset for e in job.experiments.values()})
+    pending = {group.experiment_id for group in (*job.together, *job.groups)}
+    datasets.prepare_reading({job.experiments[each].spec.dataset for each in pending})
     # What is there by now stays to the end. The collector would look through it again and again,
     # and through hundreds of thousands of groups it takes long enough to keep askers waiting.
+    gc.collect()
     gc.freeze()
     training_since_s = time.perf_counter()
     if job.groups or job.together:

@@ -1,4 +1,4 @@
-"""What a rank does from the begin to the end of a sweep: it trains, and writes down what comes."""
+"""What a rank does from the beginning to the end of a sweep: it trains, and keeps what comes."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -89,6 +89,7 @@ def work_through(
             group = block[node.gang.rank] if node.gang.rank < len(block) else None
             if group is not None and node.gang.rank == 0:
                 n_epochs = job.experiments[group.experiment_id].spec.epochs
+                n_epochs -= job.epochs_kept(group)
                 desk.begin_group(n_epochs, sum(job.length(first) for first in behind) / 1e6)
             results = node.train(
                 None if group is None else partial(train, group, Circle()), tracker.on_waiting

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minibutter.store.files import saying
 from minibutter.store.generations import turn
 from minibutter.store.manifest import replace_file
 
@@ -26,7 +27,7 @@ def write_accounts(directory: Path, accounts: Sequence[Mapping[str, Any]]) -> No
         return
     path = directory / ACCOUNTS
     lines = [json.dumps(account, allow_nan=False) + "\n" for account in accounts]
-    with turn(directory):
+    with saying(f"{path} cannot be written"), turn(directory):
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         replace_file(path, before + "".join(lines))
 

@@ -42,6 +42,24 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
+@contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Around what a disk may refuse.
+
+    Raises
+    ------
+    StoreError
+        In place of an OSError: what did not go, why, and what to do about it.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise StoreError(
+            f"{what} ({why}): {remedy(error)}; the same command then goes on from here"
+        ) from error
+
+
 def writer_of(temporary: Path) -> tuple[str, int] | None:
     """Host name and process id of the writer of a file that `replacing` had not finished; None for
     a name of another form."""

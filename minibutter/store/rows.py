@@ -33,9 +33,10 @@ def run_table(runs: Sequence[Mapping[str, Any]]) -> pa.Table:
     """
     for run in runs:
         _check_names(run, RUNS_SCHEMA)
-        _check_run(run)
     columns = {name: [run[name] for run in runs] for name in RUNS_SCHEMA.names}
     table = typed_table(columns, RUNS_SCHEMA, len(runs))
+    for run in runs:
+        _check_run(run)
     _check_energy(table)
     return table
 

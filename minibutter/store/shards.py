@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from minibutter.store.checkpoints import remove_checkpoints
-from minibutter.store.files import StoreError, host_name, remedy, sync
+from minibutter.store.files import StoreError, host_name, saying, sync
 from minibutter.store.generations import shared_lock, table_folder
 from minibutter.store.parquet import SCHEMAS, write_table
 from minibutter.store.rows import epoch_table, run_table
@@ -108,8 +108,9 @@ class ShardWriter:
         self._new: list[tuple[Mapping[str, Any], Mapping[str, Any] | None]] = []
         self._n_new_epochs = 0
         self._n_epochs = 0
-        for table in SCHEMAS:
-            (self._directory / table).mkdir(parents=True, exist_ok=True)
+        with saying(f"{directory} cannot take results"):
+            for table in SCHEMAS:
+                (self._directory / table).mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -143,27 +144,39 @@ class ShardWriter:
         self.flush_if_due()
 
     def _take_in(self) -> None:
-        """Turn what was added lately into tables, all of it at once."""
+        """Turn what was added lately into tables, all of it at once.
+
+        Raises
+        ------
+        ValueError, TypeError
+            That of the first run that is wrong; it takes no others with it.
+        """
         if not self._new:
             return
-        new, self._new, self._n_new_epochs = self._new, [], 0
         try:
-            self._lay_out(new)
+            self._lay_out(len(self._new))
+            return
         except (ValueError, TypeError):
-            # One that is wrong takes no others with it.
             problem = None
-            for pair in new:
-                try:
-                    self._lay_out([pair])
-                except (ValueError, TypeError) as error:
-                    problem = problem or error
-            raise problem from None
+        while self._new:
+            try:
+                self._lay_out(1)
+            except (ValueError, TypeError) as error:
+                problem = problem or error
+                del self._new[0]
+        self._n_new_epochs = 0
+        if problem is not None:
+            raise problem
 
-    def _lay_out(self, new: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> None:
-        runs, epochs = zip(*new, strict=True)
+    def _lay_out(self, n: int) -> None:
+        """Turn the first so many of what was added lately into tables."""
+        runs, epochs = zip(*self._new[:n], strict=True)
         tables = run_table(runs), epoch_table(runs, epochs)
-        self._runs.append(tables[0])
-        self._epochs.append(tables[1])
+        n_epochs = self._n_new_epochs - len(tables[1])
+        # In one statement, which no interrupt divides: nothing is lost, nothing is there twice.
+        self._runs, self._epochs, self._new, self._n_new_epochs = (
+            [*self._runs, tables[0]], [*self._epochs, tables[1]], self._new[n:], n_epochs,
+        )  # fmt: skip
 
     def flush_if_due(self) -> None:
         """Close a shard if it is time to; worth a call during a long run, too."""
@@ -181,21 +194,20 @@ class ShardWriter:
             If the disk refuses. The runs stay in the buffer and nothing half-written stays.
         """
         self._last_flush_s = self._clock()
-        self._take_in()
-        if not self._runs:
-            return
+        try:
+            self._take_in()
+        finally:
+            if self._runs:
+                self._write()
+
+    def _write(self) -> None:
         shard = new_shard(self._directory, self._label, self._sequence)
         self._sequence += 1
         runs, epochs = pa.concat_tables(self._runs), pa.concat_tables(self._epochs)
-        with shared_lock(self._directory):
+        refused = f"{shard.directory} does not take the {len(runs)} runs that have ended last"
+        with saying(refused), shared_lock(self._directory):
             try:
                 commit(shard, runs, epochs)
-            except OSError as error:
-                why = error.strerror or type(error).__name__
-                raise StoreError(
-                    f"{shard.directory} does not take the {len(runs)} runs that have ended last "
-                    f"({why}): {remedy(error)}; the same command then goes on from here"
-                ) from error
             finally:
                 # Without its temporary file nobody can finish step (4) any more: what can be seen
                 # of `runs` now is final, also when an interrupt or a full disk ended the commit
@@ -203,7 +215,7 @@ class ShardWriter:
                 shard.unfinished("runs").unlink(missing_ok=True)
                 if shard.closed("runs").exists():
                     remove_checkpoints(self._directory, _run_ids_done(self._runs))
-                    self._runs, self._epochs, self._n_epochs = [], [], 0
+                    self._runs, self._epochs, self._n_epochs = [], [], self._n_new_epochs
                 else:
                     shard.unfinished("epochs").unlink(missing_ok=True)
                     shard.closed("epochs").unlink(missing_ok=True)

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from minibutter.energy.environment import is_container, read_environment
+from minibutter.energy import environment as environment_module
+from minibutter.energy.environment import is_container, read_environment, recent_environment
 
 CPU = "sys/devices/system/cpu"
 
@@ -80,3 +81,19 @@ def test_the_affinity_is_that_of_this_process_unless_told():
     assert read_environment().affinity.replace("-", ",").split(",")[0] == str(
         min(os.sched_getaffinity(0))
     )
+
+
+def test_the_recent_state_is_read_again_after_a_second_and_for_other_cpus(monkeypatch):
+    read = []
+    monkeypatch.setattr(environment_module, "read_environment", lambda **asked: read.append(asked))
+    monkeypatch.setattr(environment_module.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(environment_module.os, "sched_getaffinity", lambda pid: cpus)
+    for now_s, cpus, n_read in (
+        (1000.1, {0}, 1),
+        (1000.9, {0}, 1),
+        (1001.1, {0}, 2),
+        (1001.2, {0, 1}, 3),
+        (1001.3, {0, 1}, 3),
+    ):
+        recent_environment()
+        assert len(read) == n_read, (now_s, cpus)

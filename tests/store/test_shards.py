@@ -301,15 +301,39 @@ def test_missing_column_is_refused(tmp_path, make_run, make_epochs):
 
 
 def test_a_wrong_run_takes_no_others_with_it(tmp_path, make_run, make_epochs):
-    with ShardWriter(tmp_path, "rank0", interval_s=1e9) as writer:
-        for name, status in (("a-0000", "completed"), ("b-0000", "ready"), ("c-0000", "completed")):
-            writer.add(make_run(run_id=name, status=status), make_epochs())
-        with pytest.raises(ValueError, match="status is 'ready'"):
-            writer.flush()
+    writer = ShardWriter(tmp_path, "rank0", interval_s=1e9)
+    for name, status in (("a-0000", "completed"), ("b-0000", "ready"), ("c-0000", "completed")):
+        writer.add(make_run(run_id=name, status=status), make_epochs())
+    with pytest.raises(ValueError, match="status is 'ready'"), writer:
+        pass
     assert read_only_shard(tmp_path, "runs")["run_id"].to_pylist() == ["a-0000", "c-0000"]
     assert read_only_shard(tmp_path, "epochs")["run_id"].to_pylist() == 3 * ["a-0000"] + 3 * [
         "c-0000"
     ]
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, MemoryError])
+def test_an_interrupt_while_runs_are_laid_out_costs_none_of_them(
+    tmp_path, make_run, make_epochs, monkeypatch, interrupt
+):
+    def epoch_table(*arguments, real=shards.epoch_table):
+        monkeypatch.setattr(shards, "epoch_table", real)
+        raise interrupt
+
+    monkeypatch.setattr(shards, "epoch_table", epoch_table)
+    writer = ShardWriter(tmp_path, "rank0", interval_s=1e9)
+    for name in ("a-0000", "b-0000"):
+        writer.add(make_run(run_id=name), make_epochs())
+    with pytest.raises(interrupt), writer:
+        writer.flush()
+    assert read_only_shard(tmp_path, "runs")["run_id"].to_pylist() == ["a-0000", "b-0000"]
+
+
+def test_runs_that_fit_alone_but_not_together_are_all_kept(tmp_path, make_run, make_epochs):
+    with ShardWriter(tmp_path, "rank0", interval_s=1e9) as writer:
+        writer.add(make_run(run_id="a-0000", seed=1), make_epochs())
+        writer.add(make_run(run_id="b-0000", seed=True), make_epochs())
+    assert len(read_only_shard(tmp_path, "runs")) == 2
 
 
 def test_many_runs_of_different_lengths_are_laid_out_like_single_ones(
