@@ -23,7 +23,7 @@ def hierarchy(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 256,
     optimizer: Annotated[str, typer.Option(help="adam, rmsprop or sgd.")] = "adam",
-    activation: Annotated[str, typer.Option(help="relu, tanh, sigmoid or gelu.")] = "relu",
+    activation: Annotated[str, typer.Option(help="relu, tanh, sigmoid, gelu or swish.")] = "relu",
     test_split: Annotated[float, typer.Option(help="Fraction of rows for testing.")] = 0.2,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     kernel: Annotated[str, typer.Option(help="naive, blocked, tiled or blas.")] = "tiled",

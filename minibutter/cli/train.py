@@ -54,7 +54,7 @@ def train(
     perturbation: Annotated[
         int, typer.Option(help="k of sgd's step (k η) (d / k), which changes its rounding.")
     ] = 1,
-    activation: Annotated[str, typer.Option(help="relu, tanh, sigmoid or gelu.")] = "relu",
+    activation: Annotated[str, typer.Option(help="relu, tanh, sigmoid, gelu or swish.")] = "relu",
     initializer: Annotated[
         str, typer.Option(help="glorot_uniform, he_uniform or gaussian.")
     ] = "glorot_uniform",

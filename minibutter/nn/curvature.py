@@ -196,4 +196,7 @@ def _second_derivative(code: int, z: np.ndarray, a: np.ndarray) -> np.ndarray | 
         return -2 * a * (1 - a * a)
     if code == epoch.SIGMOID:
         return a * (1 - a) * (1 - 2 * a)
+    if code == epoch.SWISH:
+        gate = (1 + np.tanh(z / 2)) / 2
+        return gate * (1 - gate) * (2 + z * (1 - 2 * gate))
     return np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (2 - z * z)

@@ -23,6 +23,7 @@ ACTIVATIONS: dict[str, int] = {
     "tanh": epoch.TANH,
     "sigmoid": epoch.SIGMOID,
     "gelu": epoch.GELU,
+    "swish": epoch.SWISH,
 }
 
 LOSSES: dict[str, int] = {

@@ -6,8 +6,9 @@ outputs. Gradients are named `d` plus the name of what they belong to: dz is the
 loss with respect to z. The type of the arrays (float32 or float64) is kept; metrics are float64.
 
 Sources: Goodfellow, Bengio & Courville, *Deep Learning*, 6.5 (back-propagation); Hendrycks &
-Gimpel, arXiv:1606.08415 (GELU); Kingma & Ba, arXiv:1412.6980 (Adam); Keras in TensorFlow 2
-(constants, metrics), because BUTTER was trained and measured with it.
+Gimpel, arXiv:1606.08415 (GELU); Ramachandran, Zoph & Le, arXiv:1710.05941 (Swish); Kingma & Ba,
+arXiv:1412.6980 (Adam); Keras in TensorFlow 2 (constants, metrics), because BUTTER was trained and
+measured with it.
 """
 
 from dataclasses import dataclass, field
@@ -69,11 +70,22 @@ def gelu_derivative(z):
     return normal_cdf(z) + z * np.exp(-z * z / 2) / np.sqrt(2 * np.pi).astype(z.dtype)
 
 
+def swish(z):
+    """z σ(z)."""
+    return z * sigmoid(z)
+
+
+def swish_derivative(z):
+    """σ(z) + z σ(z) (1 - σ(z))."""
+    return sigmoid(z) + z * sigmoid_derivative(z)
+
+
 ACTIVATIONS = {
     "relu": (relu, relu_derivative),
     "tanh": (np.tanh, tanh_derivative),
     "sigmoid": (sigmoid, sigmoid_derivative),
     "gelu": (gelu, gelu_derivative),
+    "swish": (swish, swish_derivative),
 }
 
 # ---------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ def torch_loss(network, x, y, l2):
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
         "gelu": functional.gelu,
+        "swish": functional.silu,
     }[network.activation]
     output = {
         "classification": functional.cross_entropy,

@@ -200,7 +200,7 @@ def draw_directions(network, count):
 
 
 @pytest.mark.parametrize("task", LOSSES)
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "gelu"])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "gelu", "swish"])
 def test_hessian_product_is_the_curvature_of_the_loss_and_symmetric(activation, task):
     network, parameters, x, y = draw_batch(task, activation)
     batch = BatchGradient(network, len(x), l2=0.01)

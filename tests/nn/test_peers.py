@@ -34,6 +34,7 @@ NETWORKS = [
     ("binary", 1, "gelu", "rectangle"),
     ("regression", 2, "sigmoid", "rectangle"),
     ("regression", 1, "tanh", "rectangle_residual"),
+    ("classification", 4, "swish", "rectangle"),
 ]
 
 PENALTIES = [(0.002, 0.0), (0.0, 0.005)]
@@ -43,6 +44,7 @@ TORCH_ACTIVATIONS = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "gelu": functional.gelu,
+    "swish": functional.silu,
 }
 
 TORCH_LOSSES = {

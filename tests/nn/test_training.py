@@ -262,7 +262,7 @@ def test_non_finite_parameter_is_noticed_behind_finite_losses():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu", "swish"])
 def test_small_network_learns_a_linear_rule(activation, dtype):
     trainer = make_trainer(dtype=dtype, activation=activation, learning_rate=0.03)
     rows = [trainer.run_epoch() for _ in range(100)]

@@ -30,7 +30,7 @@ class Topology(NamedTuple):
     unit_start: np.ndarray  # units of the layers before l
     skip: np.ndarray  # bool: h = a + x instead of h = a
     has_skip: bool  # of any layer
-    activation: int  # RELU ... GELU, of the hidden layers
+    activation: int  # RELU ... SWISH, of the hidden layers
     loss: int  # SIGMOID_MSE ... SOFTMAX_CROSS_ENTROPY
     repetitions: int  # R: 1, or LANES
 

@@ -46,7 +46,7 @@ from minibutter.nn.kernels.metrics import (
 from minibutter.nn.kernels.tile import PLAIN, RELU_MASK
 from minibutter.nn.kernels.tile import RELU as RELU_SUM
 
-RELU, TANH, SIGMOID, GELU = range(4)
+RELU, TANH, SIGMOID, GELU, SWISH = range(5)
 SIGMOID_MSE, SIGMOID_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY = range(3)
 SGD, RMSPROP, ADAM, TORCH_SGD = range(4)
 
@@ -83,8 +83,10 @@ def activation_forward(code, a, z):
         layers.tanh_forward(a, z)
     elif code == SIGMOID:
         layers.sigmoid_forward(a, z)
-    else:
+    elif code == GELU:
         layers.gelu_forward(a, z)
+    else:
+        layers.swish_forward(a, z)
 
 
 @kernel
@@ -96,8 +98,10 @@ def activation_backward(code, dz, da, z, a):
         layers.tanh_backward(dz, da, z, a)
     elif code == SIGMOID:
         layers.sigmoid_backward(dz, da, z, a)
-    else:
+    elif code == GELU:
         layers.gelu_backward(dz, da, z, a)
+    else:
+        layers.swish_backward(dz, da, z, a)
 
 
 @kernel

@@ -11,7 +11,8 @@ with `z.dtype.type`. NaN must survive: `not (z <= 0)` is true for NaN where `z >
 the form of relu's tests.
 
 Source of the formulas: Goodfellow, Bengio, Courville, *Deep Learning* (2016), section 6.5; GELU:
-Hendrycks & Gimpel 2016, arXiv:1606.08415, equation in section 2, the exact form with erf.
+Hendrycks & Gimpel 2016, arXiv:1606.08415, equation in section 2, the exact form with erf; Swish,
+with β = 1: Ramachandran, Zoph, Le 2017, arXiv:1710.05941, section 4.
 """
 
 import math
@@ -170,3 +171,23 @@ def gelu_backward(dz, da, z, a):
         distribution = half * (one + math.erf(z_e * root_half))
         density = density_at_0 * exp(-half * z_e * z_e)
         dz[e] = da[e] * (distribution + z_e * density)
+
+
+@kernel
+def swish_forward(a, z):
+    """a = z σ(z), with σ(z) = 1 / (1 + e^-z)."""
+    one = z.dtype.type(1)
+    for e in range(a.size):
+        a[e] = z[e] * logistic(z[e], one)
+
+
+@kernel
+def swish_backward(dz, da, z, a):
+    """dz = da (σ(z) + z σ'(z)), with σ'(z) = e^-|z| / (1 + e^-|z|)², which does not cancel."""
+    one = z.dtype.type(1)
+    for e in range(a.size):
+        z_e = z[e]
+        shrunk = exp(-abs(z_e))
+        share = one / (one + shrunk)
+        gate = share if z_e >= 0 else shrunk * share
+        dz[e] = da[e] * (gate + z_e * (shrunk * share * share))

@@ -28,6 +28,7 @@ ACTIVATIONS = {
     "tanh": (layers.tanh_forward, layers.tanh_backward),
     "sigmoid": (layers.sigmoid_forward, layers.sigmoid_backward),
     "gelu": (layers.gelu_forward, layers.gelu_backward),
+    "swish": (layers.swish_forward, layers.swish_backward),
 }
 
 NAN, INF = math.nan, math.inf
@@ -214,10 +215,13 @@ def test_activation_equals_reference(activation, size, dtype, assert_within):
     forward(a, z)
     backward(dz, da, z, a)
     eps = np.finfo(dtype).eps
-    # Values (gelu's: divided by |z|) and derivatives are at most about 1, and each side rounds in
-    # two or three places; relu does not round at all.
-    a_bound = {"relu": 0, "gelu": 2 * eps * np.abs(z)}.get(activation, 2 * eps)
+    # Values (those of gelu and swish: divided by |z|) and derivatives are at most about 1, and each
+    # side rounds in two or three places; relu does not round at all.
+    gated = 2 * eps * np.abs(z)
+    a_bound = {"relu": 0, "gelu": gated, "swish": gated}.get(activation, 2 * eps)
     dz_bound = {"relu": 0}.get(activation, 3 * eps * np.abs(da))
+    if activation == "swish":  # the reference multiplies z by what is left of 1 - σ
+        dz_bound = dz_bound * (1 + np.abs(z))
     assert_within(a, function(z), a_bound, "a")
     assert_within(dz, da * derivative(z), dz_bound, "dz")
 
@@ -240,6 +244,7 @@ def test_sigmoid_keeps_its_relative_accuracy_in_the_tail(dtype, assert_within):
         ("tanh", (-1, 1)),
         ("sigmoid", (0, 1)),
         ("gelu", (NAN, INF)),  # -inf times Φ(-inf) = 0
+        ("swish", (NAN, INF)),  # and -inf times σ(-inf)
     ],
 )
 def test_activation_keeps_nan_and_reaches_its_limits_at_infinity(activation, limits, dtype):
