@@ -52,6 +52,13 @@ class BatchGradient:
         epoch.penalty(topology, parameters, self._work.penalties, *self._penalty)
         return float(total[0, 0] / len(x) + self._work.penalties[0])
 
+    def outputs(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Outputs (n, n_outputs) behind the output unit, as softmax gives them; takes what `loss`
+        takes, of which they do not depend on y."""
+        blocks = self._forward(parameters, x, y)
+        units = in_python(arena.output_units)(self.network.topology, self._work, arena.P, blocks)
+        return units[0, :, : len(x)].T.copy()
+
     def gradient(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Gradient (P,) of `loss`; takes what `loss` takes."""
         blocks = self._forward(parameters, x, y)

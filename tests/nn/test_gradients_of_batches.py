@@ -94,6 +94,19 @@ def test_gradient_of_a_batch_is_the_mean_of_those_of_its_rows(dtype, assert_with
 
 @EVERY_DTYPE
 @pytest.mark.parametrize("task", LOSSES)
+def test_outputs_are_those_of_the_reference_whatever_the_targets(
+    task, dtype, layers_of, assert_within
+):
+    network, parameters, x, y = draw_batch(task, "swish", dtype=dtype)
+    layers = layers_of(network, parameters)
+    _, _, expected, _ = reference.forward(layers, network.skip, "swish", task, x, y)
+    outputs = BatchGradient(network, 32).outputs(parameters, x, np.roll(y, 1, axis=0))
+    assert outputs.shape == y.shape
+    assert_within(outputs, expected, eps_of(network))
+
+
+@EVERY_DTYPE
+@pytest.mark.parametrize("task", LOSSES)
 def test_loss_is_that_of_the_reference_and_the_penalty(task, dtype, layers_of, assert_within):
     network, parameters, x, y = draw_batch(task, "sigmoid", dtype=dtype)
     layers, l1, l2 = layers_of(network, parameters), 0.01, 0.02
