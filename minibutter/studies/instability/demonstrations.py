@@ -217,13 +217,6 @@ class OneLayerNetwork:
         return np.array(path)
 
 
-def relative_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """2 Σ |a - b| / (|a| + |b|) / n over the last axis: 0 for the same, 2 for opposite signs."""
-    size = np.abs(first) + np.abs(second)
-    apart = np.divide(np.abs(first - second), size, out=np.zeros_like(size), where=size > 0)
-    return 2 * apart.mean(axis=-1)
-
-
 def linear_amplification(
     dt: float, decay: float, slope: float, eigenvalues: np.ndarray
 ) -> np.ndarray:
