@@ -1,9 +1,11 @@
 """Gradient descent on whole data sets of real digits drives the sharpness to 2 over the step.
 
-First a network for itself, as the literature has it (tanh, linear outputs, half the squared error,
-no biases), whose Hessian is known by differences only; then one of ours. Source: Cohen et al. 2021,
+First the network of the literature (tanh, linear outputs, half the squared error, no biases), with
+every rule of momentum; then one of ours. Source: Cohen et al. 2021,
 arXiv:2103.00065.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from minibutter.nn.curvature import Hessian
 from minibutter.nn.gradients import BatchGradient
 from minibutter.nn.lanczos import largest_eigenpairs
 from minibutter.nn.network import Network
+from minibutter.studies.instability.edge import TanhNetwork, descend, threshold
 from minibutter.studies.instability.thresholds import largest_stable_step
 
 N_ROWS = 1000
@@ -22,63 +25,58 @@ def rows(pooled_digits):
     return tuple(array[:N_ROWS] for array in pooled_digits)
 
 
-class TanhNetwork:
-    """196-64-64-10, from N(0, 1 / fan_in), on pixels of mean 0 and variance 1."""
-
-    def __init__(self, x, y):
-        self.x, self.y = (x - x.mean()) / x.std(), y
-        self.shapes = ((196, 64), (64, 64), (64, 10))
-        rng = np.random.default_rng(0)
-        self.start = np.concatenate(
-            [rng.standard_normal(a * b) / np.sqrt(a) for a, b in self.shapes]
-        )
-
-    def gradient(self, vector):
-        cuts = np.cumsum([a * b for a, b in self.shapes])[:-1]
-        parts = zip(np.split(vector, cuts), self.shapes, strict=True)
-        w1, w2, w3 = (part.reshape(shape) for part, shape in parts)
-        a = np.tanh(self.x @ w1)
-        b = np.tanh(a @ w2)
-        error = (b @ w3 - self.y) / N_ROWS
-        db = error @ w3.T * (1 - b * b)
-        da = db @ w2.T * (1 - a * a)
-        return np.concatenate([(self.x.T @ da).ravel(), (a.T @ db).ravel(), (b.T @ error).ravel()])
-
-    def sharpness(self, vector, start, rng):
-        def product(v):
-            h = 1e-5 / np.linalg.norm(v)
-            return (self.gradient(vector + h * v) - self.gradient(vector - h * v)) / (2 * h)
-
-        return largest_eigenpairs(
-            product, vector.size, rng=rng, start=start, tolerance=1e-4, max_steps=60
-        )
+@pytest.fixture(scope="module")
+def network(rows):
+    x, y = rows
+    return TanhNetwork((x - x.mean()) / x.std(), y)
 
 
-def test_sharpness_moves_to_2_over_the_step_and_stays(rows):
-    network, step, rng = TanhNetwork(*rows), 0.1, np.random.default_rng(1)
-    vector, found = network.start, None
-    sharpness = {}
-    for t in range(1701):
-        if t in (0, 1300, 1500, 1700):
-            found = network.sharpness(vector, None if found is None else found.vectors, rng)
-            assert found.is_converged
-            sharpness[t] = found.values[0]
-        vector = vector - step * network.gradient(vector)
-    assert sharpness[0] == pytest.approx(43, rel=0.02)
+def follow(network, step, steps, looks, **rule):
+    """Sharpness at some steps, from the weights of seed 0 on."""
+    points = descend(network, step, steps, looks, np.random.default_rng(0), **rule)
+    return {point.step: point.sharpness for point in points}
+
+
+def test_sharpness_moves_to_2_over_the_step_and_stays(network):
+    sharpness = follow(network, 0.1, 1800, 300)
+    assert sharpness[0] == pytest.approx(43, rel=0.15)
     late = [value for t, value in sharpness.items() if t >= 1300]
-    np.testing.assert_allclose(late, 20, rtol=0.02)
-    assert min(largest_stable_step(value) for value in late) < step
+    np.testing.assert_allclose(late, threshold(0.1), rtol=0.02)
+    assert min(largest_stable_step(value) for value in late) < 0.1
+
+
+@pytest.mark.long
+def test_half_the_step_lets_it_rise_to_twice_the_sharpness(network):
+    sharpness = follow(network, 0.05, 5500, 500)
+    assert sharpness[500] < 33
+    assert all(b > a for a, b in pairwise(list(sharpness.values())[1:]))
+    assert sharpness[5500] == pytest.approx(39.2, abs=0.8)
+    assert max(sharpness.values()) < 1.02 * threshold(0.05)
+
+
+@pytest.mark.long
+def test_heavy_ball_lets_it_rise_beyond_the_threshold_of_plain_descent(network):
+    sharpness = follow(network, 0.05, 2000, 200, momentum=0.9)
+    assert threshold(0.05, 0.9) == pytest.approx(76)
+    assert sharpness[2000] == pytest.approx(28.7, abs=2)
+    held = follow(network, 0.2, 2000, 100, momentum=0.9)
+    late = [value for t, value in held.items() if t >= 1300]
+    np.testing.assert_allclose(late, threshold(0.2, 0.9), rtol=0.05)
+    assert min(late) > 1.5 * threshold(0.2)
+
+
+@pytest.mark.long
+def test_nesterov_is_held_below_the_threshold_of_plain_descent(network):
+    sharpness = follow(network, 0.1, 2000, 100, momentum=0.9, nesterov=True)
+    late = [value for t, value in sharpness.items() if t >= 1300]
+    np.testing.assert_allclose(late, threshold(0.1, 0.9, nesterov=True), rtol=0.05)
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
-def test_a_step_of_four_times_the_largest_stable_one_diverges(rows):
-    network = TanhNetwork(*rows)
-    found = network.sharpness(network.start, None, np.random.default_rng(1))
-    assert 4 * largest_stable_step(found.values[0]) < 0.2
-    vector = network.start
-    for _ in range(300):
-        vector = vector - 0.2 * network.gradient(vector)
-    assert not np.linalg.norm(vector) < 100 * np.linalg.norm(network.start)
+def test_a_step_of_four_times_the_largest_stable_one_diverges(network):
+    sharpness = follow(network, 0.2, 300, 50)
+    assert 4 * largest_stable_step(sharpness[0]) < 0.2
+    assert max(sharpness) < 300
 
 
 @pytest.mark.parametrize("step", [0.3, 0.6])

@@ -1,0 +1,196 @@
+"""Where gradient descent is held: sharpness, batch sharpness and 2 over the step.
+
+The network of the literature on the edge of stability (tanh, linear outputs, half the squared
+error, no biases), with its exact Hessian. Everything is float64 and NumPy: this loss is not one of
+those that `minibutter.nn` trains.
+
+Sources: Cohen et al. 2021, arXiv:2103.00065, for the whole data set; Andreyev & Beneventano 2024,
+*Edge of stochastic stability*, arXiv:2412.20553, for batches: what is held at 2 / ε there is the
+curvature of a batch along its own gradient, and the sharpness of the whole data lies below.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from minibutter.nn.lanczos import Eigenpairs, largest_eigenpairs
+from minibutter.studies.instability.thresholds import largest_stable_step
+
+
+class TanhNetwork:
+    """196-64-64-10, from N(0, 1 / fan_in); half the squared error, summed over the outputs.
+
+    Parameters
+    ----------
+    x, y : (n, n_inputs) and (n, n_outputs).
+    width : units of both hidden layers.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, width: int = 64) -> None:
+        self.x, self.y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        sizes = (x.shape[1], width, width, y.shape[1])
+        self.shapes = tuple(pairwise(sizes))
+        self._cuts = np.cumsum([a * b for a, b in self.shapes])
+        self.num_parameters = int(self._cuts[-1])
+
+    def first_weights(self, rng: np.random.Generator) -> np.ndarray:
+        """(P,), drawn layer by layer."""
+        return np.concatenate([rng.standard_normal(a * b) / np.sqrt(a) for a, b in self.shapes])
+
+    def _matrices(self, vector: np.ndarray) -> list[np.ndarray]:
+        parts = np.split(vector, self._cuts[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def loss_and_gradient(
+        self, vector: np.ndarray, rows: np.ndarray | slice = slice(None)
+    ) -> tuple[float, np.ndarray]:
+        """Mean loss of some rows, and its gradient (P,)."""
+        w1, w2, w3 = self._matrices(vector)
+        x, y = self.x[rows], self.y[rows]
+        a = np.tanh(x @ w1)
+        b = np.tanh(a @ w2)
+        residual = b @ w3 - y
+        error = residual / len(x)
+        db = error @ w3.T * (1 - b * b)
+        da = db @ w2.T * (1 - a * a)
+        parts = (x.T @ da, a.T @ db, b.T @ error)
+        loss = float(np.sum(residual * error)) / 2
+        return loss, np.concatenate([part.ravel() for part in parts])
+
+    def hessian_product(
+        self, vector: np.ndarray, direction: np.ndarray, rows: np.ndarray | slice = slice(None)
+    ) -> np.ndarray:
+        """Hessian of that loss times a direction, both (P,), exactly (Pearlmutter 1994)."""
+        w1, w2, w3 = self._matrices(vector)
+        v1, v2, v3 = self._matrices(direction)
+        x, y = self.x[rows], self.y[rows]
+        a = np.tanh(x @ w1)
+        b = np.tanh(a @ w2)
+        slope_a, slope_b = 1 - a * a, 1 - b * b
+        error = (b @ w3 - y) / len(x)
+        ra = slope_a * (x @ v1)
+        rb = slope_b * (ra @ w2 + a @ v2)
+        rerror = (rb @ w3 + b @ v3) / len(x)
+        db, rdb = error @ w3.T, rerror @ w3.T + error @ v3.T
+        dz2, rdz2 = db * slope_b, rdb * slope_b - 2 * db * b * rb
+        da, rda = dz2 @ w2.T, rdz2 @ w2.T + dz2 @ v2.T
+        rdz1 = rda * slope_a - 2 * da * a * ra
+        parts = (x.T @ rdz1, ra.T @ dz2 + a.T @ rdz2, rb.T @ error + b.T @ rerror)
+        return np.concatenate([part.ravel() for part in parts])
+
+    def sharpness(
+        self, vector: np.ndarray, rng: np.random.Generator, start: np.ndarray | None = None
+    ) -> Eigenpairs:
+        """Largest eigenvalue of the Hessian of all rows, with a warm start."""
+        return largest_eigenpairs(
+            lambda direction: self.hessian_product(vector, direction),
+            *(vector.size,),
+            rng=rng,
+            start=start,
+            tolerance=1e-4,
+            max_steps=100,
+        )
+
+    def batch_sharpness(self, vector: np.ndarray, batches: np.ndarray) -> tuple[float, float]:
+        """E[gᵀ H g / |g|²] over batches, each with its own g and H, and the error of this mean.
+
+        Parameters
+        ----------
+        batches : (n, B), rows.
+        """
+        found = []
+        for rows in batches:
+            _, gradient = self.loss_and_gradient(vector, rows)
+            along = gradient / np.linalg.norm(gradient)
+            found.append(float(along @ self.hessian_product(vector, along, rows)))
+        return float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(len(found)))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One look at a training.
+
+    Attributes
+    ----------
+    step : done so far.
+    loss : of all rows.
+    sharpness : largest eigenvalue of the Hessian of all rows; that of the decay not included.
+    batch_sharpness, batch_sharpness_error : mean over batches; None where all rows are the batch.
+    """
+
+    step: int
+    loss: float
+    sharpness: float
+    batch_sharpness: float | None
+    batch_sharpness_error: float | None
+
+
+def descend(
+    network: TanhNetwork,
+    learning_rate: float,
+    steps: int,
+    every: int,
+    rng: np.random.Generator,
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    decay: float = 0.0,
+    batch_size: int | None = None,
+    n_batches: int = 200,
+) -> Iterator[Point]:
+    """Train, and look every so many steps; it ends early where the loss is not finite.
+
+    Parameters
+    ----------
+    learning_rate, steps, momentum, nesterov, decay : of SGD in PyTorch's form.
+    every : steps between two looks, the first before any.
+    rng : of first weights, batches and eigenvalues.
+    batch_size : rows of a step, without replacement within an epoch; None: all.
+    n_batches : of the mean of the batch sharpness.
+    """
+    # Streams of their own: how often anybody looks must not change what is seen.
+    of_weights, of_orders, of_looks = rng.spawn(3)
+    vector = network.first_weights(of_weights)
+    n_rows = len(network.x)
+    velocity, found, order = np.zeros_like(vector), None, np.empty(0, int)
+    for step in range(steps + 1):
+        if step % every == 0:
+            loss, _ = network.loss_and_gradient(vector)
+            if not loss < 1e6:
+                return
+            found = network.sharpness(vector, of_looks, None if found is None else found.vectors)
+            of_batches: tuple[float | None, float | None] = (None, None)
+            if batch_size is not None:
+                batches = np.array(
+                    [of_looks.permutation(n_rows)[:batch_size] for _ in range(n_batches)]
+                )
+                of_batches = network.batch_sharpness(vector, batches)
+            yield Point(step, loss, float(found.values[0]), *of_batches)
+        if batch_size is None:
+            rows: np.ndarray | slice = slice(None)
+        else:
+            if len(order) < batch_size:
+                order = of_orders.permutation(n_rows)
+            rows, order = order[:batch_size], order[batch_size:]
+        _, gradient = network.loss_and_gradient(vector, rows)
+        gradient = gradient + decay * vector
+        velocity = momentum * velocity + gradient
+        vector = vector - learning_rate * (gradient + momentum * velocity if nesterov else velocity)
+
+
+def threshold(
+    learning_rate: float, momentum: float = 0.0, *, nesterov: bool = False, decay: float = 0.0
+) -> float:
+    """Sharpness, without the decay's part, from which on this rule does not settle."""
+    return largest_stable_step(1.0, momentum, nesterov=nesterov) / learning_rate - decay
+
+
+def pool_images(x: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels of square images (n, side²) of an even side; others as they are."""
+    side = round(np.sqrt(x.shape[1]))
+    if side * side != x.shape[1] or side % 2 or side < 20:
+        return x
+    blocks = x.reshape(-1, side // 2, 2, side // 2, 2)
+    return blocks.mean(axis=(2, 4)).reshape(len(x), -1)
