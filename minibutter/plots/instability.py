@@ -1,0 +1,279 @@
+"""Figures of the study of finite precision: what rounding does to training, and where."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from minibutter.plots.drawing import finish_axis, save
+
+_COLOURS = colormaps["tab10"].colors
+_MARKERS = "osD^vPX*<>ph"
+_LEAST = 1e-9
+"""Where differences of exactly 0 are drawn on a logarithmic axis, below a gap."""
+
+
+def draw_divergence(
+    ends: pd.DataFrame, kernels: pd.DataFrame, parted: float, together: float, path: Path
+) -> None:
+    """Relative L1 difference and test disagreement at the end against the learning rate.
+
+    Parameters
+    ----------
+    ends : one row a pair: `label` of its network, `learning_rate`, `l1_hidden`, `disagreement`.
+    kernels : the same of one network with `variant` as its label, k = 3 among them.
+    parted, together : values above and below which a difference is called so.
+    path : file to write; its ending chooses the format.
+    """
+    figure = Figure(figsize=(7.6, 5.6), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    for column, (table, title) in enumerate(
+        ((ends, "perturbed step, k = 3, 5, ..."), (kernels, "other kernels, smooth deep network"))
+    ):
+        above, below = axes[:, column]
+        for number, (label, rows) in enumerate(table.groupby("label", sort=False)):
+            style = {
+                "color": _COLOURS[number % 10],
+                "marker": _MARKERS[number % len(_MARKERS)],
+                "markersize": 4,
+                "linewidth": 1.2,
+                "label": label,
+            }
+            _draw_range(above, rows, "l1_hidden", np.exp, np.log, _LEAST, style)
+            _draw_range(below, rows, "disagreement", lambda v: v, lambda v: 100 * v, 0, style)
+        for level in (parted, together):
+            above.axhline(level, color="0.4", linewidth=0.8, linestyle=":")
+        above.set_title(title, fontsize=9)
+        above.set_yscale("log")
+        above.set_xscale("log")
+        below.set_xlabel("learning rate", fontsize=9)
+        for axis in (above, below):
+            finish_axis(axis)
+        above.legend(fontsize=6.5, frameon=False, loc="lower right", ncols=1 + column)
+    axes[0, 0].set_ylabel("relative L1 of a hidden matrix", fontsize=9)
+    axes[1, 0].set_ylabel("test rows of another class, %", fontsize=9)
+    save(figure, path)
+
+
+def _draw_range(axis: Axes, rows, column, back, to, least, style) -> None:
+    """Mean over the pairs of every rate, with bars from the smallest to the largest."""
+    rows = rows.dropna(subset=[column])
+    grouped = to(rows[column].clip(lower=least)).groupby(rows["learning_rate"])
+    middle, low, high = (back(getattr(grouped, name)()) for name in ("mean", "min", "max"))
+    bars = [(middle - low).clip(lower=0), (high - middle).clip(lower=0)]
+    axis.errorbar(middle.index, middle, yerr=bars, elinewidth=0.8, capsize=2, **style)
+
+
+def draw_growth(divergence: pd.DataFrame, rates: pd.DataFrame, path: Path) -> None:
+    """Relative L2 difference against time, with the lines whose slopes are Lyapunov exponents.
+
+    Parameters
+    ----------
+    divergence : `label`, `dtype`, `learning_rate`, `time`, `l2`: one pair a combination.
+    rates : the same keys with `rate` and `start` of the fitted line; NaN where there is none.
+    path : file to write.
+    """
+    labels = list(divergence["label"].unique())
+    figure = Figure(figsize=(3.7 * len(labels), 3.9), layout="constrained")
+    axes = figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]
+    steps = np.sort(divergence["learning_rate"].unique())
+    scale = colormaps["viridis_r"]
+    colours = {
+        step: scale(0.1 + 0.9 * number / max(len(steps) - 1, 1))
+        for number, step in enumerate(steps)
+    }
+    for axis, label in zip(axes, labels, strict=True):
+        panel = divergence[divergence["label"] == label]
+        handles = []
+        for (step, dtype), pair in panel.groupby(["learning_rate", "dtype"]):
+            pair = pair[pair["l2"] > 0].sort_values("time")
+            is_single = dtype == "float32"
+            axis.plot(
+                *(pair["time"], pair["l2"]),
+                color=colours[step],
+                marker="o" if is_single else "x",
+                markersize=2.5 if is_single else 3.5,
+                linewidth=1.1 if is_single else 0.6,
+            )
+            found = rates[
+                (rates["label"] == label)
+                & (rates["learning_rate"] == step)
+                & (rates["dtype"] == dtype)
+            ]
+            text = f"{step:g}" if is_single else f"{step:g}, float64"
+            if len(found) and np.isfinite(found["rate"].iloc[0]):
+                rate = found["rate"].iloc[0]
+                text += f": {rate:.2g}"
+                used = pair[pair["l2"] <= found["saturation"].iloc[0]]["time"]
+                if len(used):
+                    t = np.array([used.min(), used.max()])
+                    line = np.exp(found["intercept"].iloc[0] + rate * t)
+                    axis.plot(t, line, color=colours[step], linewidth=0.8, linestyle="--")
+            marker = "o" if is_single else "x"
+            handles.append(
+                Line2D([], [], color=colours[step], marker=marker, markersize=3, label=text)
+            )
+        axis.set_yscale("log")
+        axis.set_title(label, fontsize=9)
+        axis.set_xlabel("time: learning rate × steps", fontsize=9)
+        finish_axis(axis)
+        axis.legend(
+            handles=handles,
+            title="learning rate: exponent",
+            fontsize=6.5,
+            title_fontsize=7,
+            loc="lower right",
+            framealpha=0.8,
+            edgecolor="none",
+        )
+    axes[0].set_ylabel("relative L2 of all parameters, k = 1 and 3", fontsize=9)
+    save(figure, path)
+
+
+def draw_spreads(spreads: pd.DataFrame, path: Path) -> None:
+    """Spread over perturbations and over batch orders, and what a finite test set makes alone.
+
+    Parameters
+    ----------
+    spreads : one row a network: `label`, `over_k_unbiased`, `over_orders_unbiased` and their
+        `_low` and `_high`, `finite_test_set`, `ratio`.
+    path : file to write.
+    """
+    figure = Figure(figsize=(6.2, 1.2 + 0.75 * len(spreads)), layout="constrained")
+    axis = figure.subplots()
+    kinds = (
+        ("over_k_unbiased", "over perturbations k, one batch order", "o", 0.16),
+        ("over_orders_unbiased", "over batch orders, one k", "s", -0.16),
+    )
+    places = np.arange(len(spreads))[::-1]
+    for number, (column, label, marker, shift) in enumerate(kinds):
+        value, low, high = (spreads[column + ending] for ending in ("", "_low", "_high"))
+        axis.errorbar(
+            *(value, places + shift),
+            xerr=[(value - low).clip(lower=0), (high - value).clip(lower=0)],
+            fmt=marker,
+            color=_COLOURS[number],
+            markersize=5,
+            capsize=3,
+            linewidth=1.2,
+            label=label,
+        )
+    axis.plot(
+        *(spreads["finite_test_set"], places),
+        "|",
+        color="0.2",
+        markersize=26,
+        markeredgewidth=1.6,
+        label="independent errors on this test set",
+    )
+    names = [f"{row.label}\nratio {row.ratio:.2f}" for row in spreads.itertuples()]
+    axis.set_yticks(places, names)
+    axis.set_ylim(-0.6, len(spreads) - 0.4)
+    axis.set_xlim(left=0)
+    axis.set_xlabel("standard deviation of test accuracy, percentage points", fontsize=9)
+    finish_axis(axis)
+    figure.legend(
+        *axis.get_legend_handles_labels(), fontsize=7, loc="outside upper center", ncols=3
+    )
+    save(figure, path)
+
+
+def draw_sharpness(
+    whole: pd.DataFrame, batches: pd.DataFrame, networks: pd.DataFrame, path: Path
+) -> None:
+    """Sharpness along training, in units of the optimizer's threshold.
+
+    Parameters
+    ----------
+    whole : descent on all rows: `label`, `step`, `sharpness`, `threshold`.
+    batches : minibatches: the same with `batch_sharpness` and its `_error`.
+    networks : the networks whose trajectories part: `label`, `learning_rate`, `time`, `sharpness`,
+        `threshold`.
+    path : file to write.
+    """
+    figure = Figure(figsize=(9.6, 3.7), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    for number, (label, rows) in enumerate(whole.groupby("label", sort=False)):
+        share = rows["sharpness"] / rows["threshold"]
+        axes[0].plot(rows["step"], share, color=_COLOURS[number], linewidth=1.1, label=label)
+    axes[0].set_title("gradient descent on all rows", fontsize=9)
+    for number, (label, rows) in enumerate(batches.groupby("label", sort=False)):
+        colour = _COLOURS[number]
+        share = rows["batch_sharpness"] / rows["threshold"]
+        error = rows["batch_sharpness_error"] / rows["threshold"]
+        axes[1].plot(rows["step"], share, color=colour, linewidth=1.2, label=f"{label}: of batches")
+        axes[1].fill_between(
+            rows["step"], share - 1.96 * error, share + 1.96 * error, color=colour, alpha=0.25
+        )
+        share = rows["sharpness"] / rows["threshold"]
+        axes[1].plot(
+            rows["step"], share, color=colour, linewidth=1.0, linestyle="--", label="of all rows"
+        )
+    axes[1].set_title("minibatches", fontsize=9)
+    steps = np.sort(networks["learning_rate"].unique()) if len(networks) else []
+    scale = colormaps["viridis_r"]
+    for number, step in enumerate(steps):
+        rows = networks[networks["learning_rate"] == step].sort_values("time")
+        colour = scale(0.1 + 0.9 * number / max(len(steps) - 1, 1))
+        share = rows["sharpness"] / rows["threshold"]
+        axes[2].plot(
+            *(rows["time"], share),
+            color=colour,
+            marker="o",
+            markersize=2.5,
+            linewidth=1.1,
+            label=f"learning rate {step:g}",
+        )
+    axes[2].set_title("smooth deep network, Nesterov 0.9", fontsize=9)
+    for axis in axes:
+        axis.axhline(1, color="0.2", linewidth=0.9, linestyle=":")
+        finish_axis(axis)
+        axis.legend(fontsize=6.5, framealpha=0.8, edgecolor="none")
+        axis.set_xlabel("step", fontsize=9)
+    axes[2].set_xlabel("time: learning rate × steps", fontsize=9)
+    axes[0].set_ylabel("sharpness / threshold of the optimizer", fontsize=9)
+    axes[0].set_yscale("log")
+    save(figure, path)
+
+
+def draw_band(one_layer: pd.DataFrame, band: Sequence[float], path: Path) -> None:
+    """Where the one-layer network ends, and what rounding does to it, against the step.
+
+    Parameters
+    ----------
+    one_layer : `step`, `behaviour`, `loss_low`, `loss_high`, `l1`.
+    band : from the local threshold to the one where it blows up.
+    path : file to write.
+    """
+    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    rows = one_layer.sort_values("step")
+    held = rows[rows["behaviour"] != "blown up"]
+    above.vlines(
+        held["step"], held["loss_low"], held["loss_high"], color=_COLOURS[0], linewidth=1.5
+    )
+    above.plot(held["step"], held["loss_low"], ".", color=_COLOURS[0], markersize=3)
+    above.set_ylabel("loss, last 200 of 1000 steps", fontsize=9)
+    above.set_yscale("log")
+    for number, (behaviour, part) in enumerate(rows.groupby("behaviour", sort=False)):
+        below.plot(
+            *(part["step"], part["l1"].clip(lower=1e-17)),
+            _MARKERS[number],
+            color=_COLOURS[number],
+            markersize=3.5,
+            label=behaviour,
+        )
+    below.set_yscale("log")
+    below.set_ylabel("largest relative L1, k = 1 and 3", fontsize=9)
+    below.set_xlabel("step", fontsize=9)
+    for axis in (above, below):
+        axis.axvspan(*band, color="0.5", alpha=0.12, linewidth=0)
+        finish_axis(axis)
+    below.legend(fontsize=7, loc="center right", frameon=False)
+    above.set_title(f"restrained from {band[0]:.4f} to {band[1]:g} (grey)", fontsize=9)
+    save(figure, path)
