@@ -1,0 +1,166 @@
+"""How much the study measures, quick and full."""
+
+from dataclasses import dataclass
+from typing import Any
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "swish 5x64": {"activation": "swish", "depth": 5, "width": 64},
+    "relu 5x64": {"activation": "relu", "depth": 5, "width": 64},
+    "swish 2x128": {"activation": "swish", "depth": 2, "width": 128},
+    "relu 2x128": {"activation": "relu", "depth": 2, "width": 128},
+}
+"""Hidden layers by name."""
+
+DEEP, EASY = "swish 5x64", "swish 2x128"
+
+EXACT_KNOBS = ("small blocks", "block depth 64", "tile of 4 rows", "lanes")
+REORDERINGS = ("rows reversed", "2 slices", "8 slices", "naive", "blocked", "blas")
+PROCESSORS = ("SSE2", "AVX", "AVX2")
+KERNELS = (*REORDERINGS, *PROCESSORS, *EXACT_KNOBS)
+"""Variants that are another kernel, not another step."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Pairs of one kind: a network in one type under one rule.
+
+    Attributes
+    ----------
+    network : of `NETWORKS`.
+    rule, dtype : of its recipe.
+    rates : learning rates.
+    starts : how many first weights, each with orders of batches of its own.
+    variants : that are compared with the usual training.
+    """
+
+    network: str
+    rule: str
+    dtype: str
+    rates: tuple[float, ...]
+    starts: int
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes
+    ----------
+    n_train, n_test : rows.
+    first_rate, epochs : epochs at this learning rate; others train for the same time, learning
+        rate times steps.
+    snapshots : looks at every training.
+    cases : of the divergence of perturbed steps.
+    kernel_rates : where the kernels are followed, too.
+    kernels : that are followed; all of `KERNELS` are tried for an epoch.
+    processors : that kernels are compiled for, which takes a minute each for the first time.
+    spread_networks, spread_orders, spread_ks, spread_epochs : of the spread of accuracies; the
+        learning rate is divided by 10 four times on the way.
+    edge_runs : of the edge of stability: label, keywords of `measure_edge`.
+    band_points : steps of the one-layer network besides those of known class.
+    sharpness_rates : at which the sharpness of the deep network is followed.
+    """
+
+    n_train: int
+    n_test: int
+    first_rate: float
+    epochs: int
+    snapshots: int
+    cases: tuple[Case, ...]
+    kernel_rates: tuple[float, ...]
+    kernels: tuple[str, ...]
+    processors: tuple[str, ...]
+    spread_networks: tuple[str, ...]
+    spread_orders: int
+    spread_ks: tuple[int, ...]
+    spread_train: int
+    spread_epochs: int
+    edge_runs: tuple[tuple[str, dict[str, Any]], ...]
+    band_points: int
+    sharpness_rates: tuple[float, ...]
+
+    def epochs_at(self, rate: float) -> int:
+        """For the same time as the first rate's."""
+        return max(round(self.epochs * self.first_rate / rate), 1)
+
+
+def edge_run(label: str, rate: float, steps: int, every: int, **changed: Any) -> tuple[str, dict]:
+    """A training of the network of the edge of stability; plain descent on all rows by default."""
+    usual = {"rule": "plain", "decay": 0.0, "batch_size": None}
+    return label, usual | {"learning_rate": rate, "steps": steps, "every": every} | changed
+
+
+QUICK = Sizes(
+    n_train=8000,
+    n_test=2000,
+    first_rate=0.1,
+    epochs=16,
+    snapshots=24,
+    cases=(
+        Case(DEEP, "nesterov", "float32", (0.1, 0.05, 0.02, 0.01), 3, ("k = 3",)),
+        Case("relu 5x64", "nesterov", "float32", (0.1, 0.05, 0.02, 0.01), 1, ("k = 3",)),
+        Case(DEEP, "nesterov", "float64", (0.1,), 1, ("k = 3",)),
+        Case(DEEP, "heavy ball", "float32", (0.1, 0.02), 1, ("k = 3",)),
+        Case(EASY, "plain", "float32", (0.1, 0.02), 1, ("k = 3",)),
+    ),
+    kernel_rates=(0.1, 0.01),
+    kernels=("rows reversed", "8 slices", "blas", "SSE2", "small blocks"),
+    processors=("SSE2", "AVX2"),
+    spread_networks=("relu 2x128", "relu 5x64", "swish 2x128"),
+    spread_orders=6,
+    spread_ks=(1, 3, 5, 7),
+    spread_train=8000,
+    spread_epochs=25,
+    edge_runs=(
+        edge_run("0.1", 0.1, 2000, 100),
+        edge_run("0.1, Nesterov 0.9", 0.1, 1000, 100, rule="nesterov"),
+        edge_run("0.2, heavy ball 0.9", 0.2, 1000, 100, rule="heavy ball"),
+        edge_run("B = 16", 0.05, 20000, 1000, batch_size=16),
+    ),
+    band_points=60,
+    sharpness_rates=(0.1, 0.05, 0.02),
+)
+
+_RATES = (0.1, 0.05, 0.02, 0.01, 0.003, 0.001)
+
+FULL = Sizes(
+    n_train=8000,
+    n_test=2000,
+    first_rate=0.1,
+    epochs=40,
+    snapshots=40,
+    cases=(
+        Case(DEEP, "nesterov", "float32", _RATES, 5, ("k = 3", "k = 5", "k = 7")),
+        Case("relu 5x64", "nesterov", "float32", _RATES, 2, ("k = 3", "k = 5")),
+        Case(DEEP, "nesterov", "float64", _RATES[:4], 1, ("k = 3",)),
+        Case(DEEP, "heavy ball", "float32", _RATES[:4], 2, ("k = 3",)),
+        Case(DEEP, "plain", "float32", _RATES[:4], 2, ("k = 3",)),
+        Case(EASY, "nesterov", "float32", _RATES[:4], 2, ("k = 3",)),
+        Case(EASY, "plain", "float32", _RATES, 2, ("k = 3",)),
+    ),
+    kernel_rates=(0.1, 0.05, 0.02, 0.01),
+    kernels=(
+        *("rows reversed", "2 slices", "8 slices", "naive", "blas", "one weight"),
+        *("SSE2", "AVX", "AVX2", "small blocks", "lanes"),
+    ),
+    processors=PROCESSORS,
+    spread_networks=("relu 2x128", "relu 5x64", "swish 2x128"),
+    spread_orders=6,
+    spread_ks=(1, 3, 5, 7, 9, 11),
+    spread_train=8000,
+    spread_epochs=50,
+    edge_runs=(
+        edge_run("0.1", 0.1, 4000, 100),
+        edge_run("0.05", 0.05, 5500, 250),
+        edge_run("0.1, decay 0.01", 0.1, 4000, 250, decay=0.01),
+        edge_run("0.05, heavy ball 0.9", 0.05, 4000, 250, rule="heavy ball"),
+        edge_run("0.2, heavy ball 0.9", 0.2, 3000, 100, rule="heavy ball"),
+        edge_run("0.1, Nesterov 0.9", 0.1, 3000, 100, rule="nesterov"),
+        edge_run("B = 8", 0.05, 60000, 2000, batch_size=8),
+        edge_run("B = 16", 0.05, 60000, 2000, batch_size=16),
+        edge_run("B = 64", 0.05, 60000, 2000, batch_size=64),
+    ),
+    band_points=240,
+    sharpness_rates=_RATES[:4],
+)
