@@ -18,6 +18,7 @@ from minibutter.studies.catalogue import StudyError
 from minibutter.studies.instability import conclusions, stages
 from minibutter.studies.instability.demonstrations import OneLayerNetwork
 from minibutter.studies.instability.differences import SATURATION
+from minibutter.studies.instability.pairs import ends_of, growth_rates
 from minibutter.studies.instability.sizes import DEEP, EASY, FULL, KERNELS, QUICK, Sizes
 from minibutter.studies.instability.spread import analyse_spread
 from minibutter.studies.study import Conclusion, Course, Measurements, Settings, Step
@@ -89,18 +90,18 @@ class Instability:
         self, settings: Settings, check: Criterion, tables: dict[str, pd.DataFrame]
     ) -> Conclusion:
         pairs, kernel_pairs = tables["divergence"], tables["kernel-divergence"]
-        ends = conclusions.ends_of(pairs)
+        ends = ends_of(pairs)
         deep = _select(ends, network=DEEP, rule="nesterov", dtype="float32")
         # The reference of the kernels is of the same start.
         kernel_ends = pd.concat(
             [
-                conclusions.ends_of(kernel_pairs),
+                ends_of(kernel_pairs),
                 _select(deep, variant="k = 3", start=0),
             ],
             ignore_index=True,
         )
         perturbations = [f"k = {k}" for k in range(3, 12)]
-        rates = conclusions.growth_rates(pairs)
+        rates = growth_rates(pairs)
         runs, rng = tables["spread"], np.random.default_rng(settings.seed)
         spreads = {
             network: analyse_spread(_select(runs, network=network), rng)

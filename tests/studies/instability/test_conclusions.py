@@ -13,6 +13,7 @@ from minibutter.studies.instability.exact import (
     measure_known_systems,
     measure_one_layer,
 )
+from minibutter.studies.instability.pairs import by_starts, growth_rates
 from minibutter.studies.instability.spread import Spread
 
 RATES = (0.1, 0.05, 0.02, 0.01)
@@ -88,7 +89,7 @@ def test_runs_that_diverged_are_left_out():
 
 def test_perturbations_of_one_start_count_as_one():
     table = pd.concat([pairs_of((0.5,) * 4), pairs_of((0.125,) * 4, variant="k = 5")])
-    value, limits, confidence = conclusions.by_starts(table)
+    value, limits, confidence = by_starts(table)
     assert value == pytest.approx(0.25)
     assert limits == (None, None)
     assert confidence is None
@@ -183,7 +184,7 @@ def test_growth_is_that_of_each_pair():
         pairs_of((1.0,) * 4).iloc[[0] * 8].assign(time=time, l2=1e-7 * np.exp(rate * time), start=n)
         for n, rate in enumerate((0.5, 0.1))
     ]
-    found = conclusions.growth_rates(pd.concat(tables))
+    found = growth_rates(pd.concat(tables))
     np.testing.assert_allclose(found["rate"], [0.5, 0.1])
     np.testing.assert_allclose(found["rate_per_step"], [0.05, 0.01])
     np.testing.assert_allclose(found["intercept"], np.log(1e-7))
