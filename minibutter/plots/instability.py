@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from minibutter.plots.drawing import finish_axis, save
 
@@ -30,7 +31,7 @@ def draw_divergence(
     parted, together : values above and below which a difference is called so.
     path : file to write; its ending chooses the format.
     """
-    figure = Figure(figsize=(7.6, 5.6), layout="constrained")
+    figure = Figure(figsize=(8.2, 5.8), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     for column, (table, title) in enumerate(
         ((ends, "perturbed step, k = 3, 5, ..."), (kernels, "other kernels, smooth deep network"))
@@ -44,38 +45,50 @@ def draw_divergence(
                 "linewidth": 1.2,
                 "label": label,
             }
-            _draw_range(above, rows, "l1_hidden", np.exp, np.log, _LEAST, style)
-            _draw_range(below, rows, "disagreement", lambda v: v, lambda v: 100 * v, 0, style)
+            # Points that lie on each other are drawn side by side.
+            shift = 1.05 ** (number - table["label"].nunique() / 2) if column else 1.0
+            _draw_range(above, rows, "l1_hidden", (np.exp, np.log, _LEAST), shift, style)
+            _draw_range(below, rows, "disagreement", (np.asarray, _percent, 0), shift, style)
         for level in (parted, together):
             above.axhline(level, color="0.4", linewidth=0.8, linestyle=":")
         above.set_title(title, fontsize=9)
         above.set_yscale("log")
         above.set_xscale("log")
+        below.set_yscale("symlog", linthresh=0.1)
+        below.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        below.set_ylim(bottom=-0.02)
         below.set_xlabel("learning rate", fontsize=9)
         for axis in (above, below):
             finish_axis(axis)
-        above.legend(fontsize=6.5, frameon=False, loc="lower right", ncols=1 + column)
-    axes[0, 0].set_ylabel("relative L1 of a hidden matrix", fontsize=9)
+        above.legend(fontsize=6.5, framealpha=0.8, edgecolor="none", loc="lower right")
+    axes[0, 0].set_ylabel(f"relative L1 of a hidden matrix ({_LEAST:g}: no bit)", fontsize=9)
     axes[1, 0].set_ylabel("test rows of another class, %", fontsize=9)
     save(figure, path)
 
 
-def _draw_range(axis: Axes, rows, column, back, to, least, style) -> None:
+def _percent(share):
+    return 100 * share
+
+
+def _draw_range(axis: Axes, rows: pd.DataFrame, column: str, scale, shift: float, style) -> None:
     """Mean over the pairs of every rate, with bars from the smallest to the largest."""
+    back, to, least = scale
     rows = rows.dropna(subset=[column])
     grouped = to(rows[column].clip(lower=least)).groupby(rows["learning_rate"])
     middle, low, high = (back(getattr(grouped, name)()) for name in ("mean", "min", "max"))
-    bars = [(middle - low).clip(lower=0), (high - middle).clip(lower=0)]
-    axis.errorbar(middle.index, middle, yerr=bars, elinewidth=0.8, capsize=2, **style)
+    bars = np.clip([middle - low, high - middle], 0, None)
+    places = shift * np.array(list(grouped.groups))
+    axis.errorbar(places, middle, yerr=bars, elinewidth=0.8, capsize=2, **style)
 
 
 def draw_growth(divergence: pd.DataFrame, rates: pd.DataFrame, path: Path) -> None:
-    """Relative L2 difference against time, with the lines whose slopes are Lyapunov exponents.
+    """Relative L2 difference against time, and the slope where it is steepest.
 
     Parameters
     ----------
     divergence : `label`, `dtype`, `learning_rate`, `time`, `l2`: one pair a combination.
-    rates : the same keys with `rate` and `start` of the fitted line; NaN where there is none.
+    rates : the same keys with `steepest`, a Lyapunov exponent, and the times `steepest_from` and
+        `steepest_to` between which it was fitted; NaN where there is none.
     path : file to write.
     """
     labels = list(divergence["label"].unique())
@@ -106,14 +119,19 @@ def draw_growth(divergence: pd.DataFrame, rates: pd.DataFrame, path: Path) -> No
                 & (rates["dtype"] == dtype)
             ]
             text = f"{step:g}" if is_single else f"{step:g}, float64"
-            if len(found) and np.isfinite(found["rate"].iloc[0]):
-                rate = found["rate"].iloc[0]
-                text += f": {rate:.2g}"
-                used = pair[pair["l2"] <= found["saturation"].iloc[0]]["time"]
-                if len(used):
-                    t = np.array([used.min(), used.max()])
-                    line = np.exp(found["intercept"].iloc[0] + rate * t)
-                    axis.plot(t, line, color=colours[step], linewidth=0.8, linestyle="--")
+            if len(found) and np.isfinite(found["steepest"].iloc[0]):
+                fit = found.iloc[0]
+                text += f": {fit['steepest']:.2g}"
+                burst = pair[pair["time"].between(fit["steepest_from"], fit["steepest_to"])]
+                middle = np.log(burst["l2"]).mean(), burst["time"].mean()
+                t = np.array([burst["time"].min(), burst["time"].max()])
+                axis.plot(
+                    *(t, np.exp(middle[0] + fit["steepest"] * (t - middle[1]))),
+                    color="0.15",
+                    linewidth=1.6,
+                    linestyle=":",
+                    zorder=3,
+                )
             marker = "o" if is_single else "x"
             handles.append(
                 Line2D([], [], color=colours[step], marker=marker, markersize=3, label=text)
@@ -124,7 +142,7 @@ def draw_growth(divergence: pd.DataFrame, rates: pd.DataFrame, path: Path) -> No
         finish_axis(axis)
         axis.legend(
             handles=handles,
-            title="learning rate: exponent",
+            title="learning rate: steepest exponent",
             fontsize=6.5,
             title_fontsize=7,
             loc="lower right",
@@ -163,23 +181,17 @@ def draw_spreads(spreads: pd.DataFrame, path: Path) -> None:
             linewidth=1.2,
             label=label,
         )
-    axis.plot(
-        *(spreads["finite_test_set"], places),
-        "|",
-        color="0.2",
-        markersize=26,
-        markeredgewidth=1.6,
-        label="independent errors on this test set",
-    )
+    axis.vlines(spreads["finite_test_set"], places - 0.3, places + 0.3, color="0.2", linewidth=1.6)
     names = [f"{row.label}\nratio {row.ratio:.2f}" for row in spreads.itertuples()]
     axis.set_yticks(places, names)
     axis.set_ylim(-0.6, len(spreads) - 0.4)
-    axis.set_xlim(left=0)
+    axis.set_xlim(left=-0.02 * axis.get_xlim()[1])
     axis.set_xlabel("standard deviation of test accuracy, percentage points", fontsize=9)
     finish_axis(axis)
-    figure.legend(
-        *axis.get_legend_handles_labels(), fontsize=7, loc="outside upper center", ncols=3
-    )
+    handles, labels = axis.get_legend_handles_labels()
+    handles.append(Line2D([], [], color="0.2", linewidth=1.6))
+    labels.append("independent errors on this test set")
+    figure.legend(handles, labels, fontsize=7, loc="outside upper center", ncols=3, frameon=False)
     save(figure, path)
 
 
@@ -192,8 +204,8 @@ def draw_sharpness(
     ----------
     whole : descent on all rows: `label`, `step`, `sharpness`, `threshold`.
     batches : minibatches: the same with `batch_sharpness` and its `_error`.
-    networks : the networks whose trajectories part: `label`, `learning_rate`, `time`, `sharpness`,
-        `threshold`.
+    networks : those whose trajectories part: `learning_rate`, `time`, `sharpness`, `threshold` and
+        `batch_sharpness`.
     path : file to write.
     """
     figure = Figure(figsize=(9.6, 3.7), layout="constrained")
@@ -206,15 +218,21 @@ def draw_sharpness(
         colour = _COLOURS[number]
         share = rows["batch_sharpness"] / rows["threshold"]
         error = rows["batch_sharpness_error"] / rows["threshold"]
-        axes[1].plot(rows["step"], share, color=colour, linewidth=1.2, label=f"{label}: of batches")
+        axes[1].plot(
+            *(rows["step"], share),
+            color=colour,
+            linewidth=1.1,
+            linestyle="--",
+            label=f"{label}: of batches",
+        )
         axes[1].fill_between(
             rows["step"], share - 1.96 * error, share + 1.96 * error, color=colour, alpha=0.25
         )
         share = rows["sharpness"] / rows["threshold"]
         axes[1].plot(
-            rows["step"], share, color=colour, linewidth=1.0, linestyle="--", label="of all rows"
+            rows["step"], share, color=colour, linewidth=1.1, label=f"{label}: of all rows"
         )
-    axes[1].set_title("minibatches", fontsize=9)
+    axes[1].set_title("minibatches, plain descent", fontsize=9)
     steps = np.sort(networks["learning_rate"].unique()) if len(networks) else []
     scale = colormaps["viridis_r"]
     for number, step in enumerate(steps):
@@ -229,7 +247,9 @@ def draw_sharpness(
             linewidth=1.1,
             label=f"learning rate {step:g}",
         )
-    axes[2].set_title("smooth deep network, Nesterov 0.9", fontsize=9)
+        share = rows["batch_sharpness"] / rows["threshold"]
+        axes[2].plot(rows["time"], share, color=colour, linewidth=0.9, linestyle="--")
+    axes[2].set_title("smooth deep network, Nesterov 0.9 (dashed: of batches)", fontsize=9)
     for axis in axes:
         axis.axhline(1, color="0.2", linewidth=0.9, linestyle=":")
         finish_axis(axis)
@@ -260,6 +280,9 @@ def draw_band(one_layer: pd.DataFrame, band: Sequence[float], path: Path) -> Non
     above.plot(held["step"], held["loss_low"], ".", color=_COLOURS[0], markersize=3)
     above.set_ylabel("loss, last 200 of 1000 steps", fontsize=9)
     above.set_yscale("log")
+    above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    above.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    above.yaxis.set_minor_formatter(NullFormatter())
     for number, (behaviour, part) in enumerate(rows.groupby("behaviour", sort=False)):
         below.plot(
             *(part["step"], part["l1"].clip(lower=1e-17)),

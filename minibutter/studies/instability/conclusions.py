@@ -188,7 +188,12 @@ def _known(number: float) -> float | None:
 
 
 def judge_edge(
-    name: str, statement: str, late: pd.DataFrame, column: str, width: float
+    name: str,
+    statement: str,
+    late: pd.DataFrame,
+    column: str,
+    width: float,
+    reason: str = "",
 ) -> Criterion:
     """Whether a curvature stays at the threshold: its mean over late looks, in units of it.
 
@@ -212,7 +217,9 @@ def judge_edge(
         else (None, None)
     )
     return judge(
-        *(name, statement, float(shares.mean()), interval), expected=(1 - width, 1 + width)
+        *(name, statement, float(shares.mean()), interval),
+        expected=(1 - width, 1 + width),
+        reason=reason,
     )
 
 

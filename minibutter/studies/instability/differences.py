@@ -54,12 +54,18 @@ class Growth:
     standard_error : of the rate, of the scatter around the line.
     start : logarithm of the difference at time 0, on the line.
     n_points : that were fitted.
+    steepest : the largest rate of four looks that follow each other; instability comes in bursts,
+        and the rate of all of them is less.
+    steepest_from, steepest_to : the times of the first and the last of these four.
     """
 
     rate: float
     standard_error: float
     start: float
     n_points: int
+    steepest: float
+    steepest_from: float
+    steepest_to: float
 
 
 def fit_growth(
@@ -84,4 +90,9 @@ def fit_growth(
         return None
     t, logarithm = time[used], np.log(difference[used])
     (rate, start), covariance = np.polyfit(t, logarithm, 1, cov=True)
-    return Growth(float(rate), float(np.sqrt(covariance[0, 0])), float(start), len(used))
+    slopes = [np.polyfit(t[i : i + 4], logarithm[i : i + 4], 1)[0] for i in range(len(used) - 3)]
+    at = int(np.argmax(slopes))
+    return Growth(
+        *(float(rate), float(np.sqrt(covariance[0, 0])), float(start), len(used)),
+        *(float(slopes[at]), float(t[at]), float(t[at + 3])),
+    )

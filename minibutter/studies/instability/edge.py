@@ -18,6 +18,9 @@ import numpy as np
 from minibutter.nn.lanczos import Eigenpairs, largest_eigenpairs
 from minibutter.studies.instability.thresholds import largest_stable_step
 
+OVERFLOW = 1e6
+"""Weights begin of order 1/10 and stay below 10; from here on none comes back."""
+
 
 class TanhNetwork:
     """196-64-64-10, from N(0, 1 / fan_in); half the squared error, summed over the outputs.
@@ -93,19 +96,40 @@ class TanhNetwork:
             max_steps=100,
         )
 
-    def batch_sharpness(self, vector: np.ndarray, batches: np.ndarray) -> tuple[float, float]:
-        """E[gᵀ H g / |g|²] over batches, each with its own g and H, and the error of this mean.
-
-        Parameters
-        ----------
-        batches : (n, B), rows.
-        """
-        found = []
+    def batch_sharpness(self, vector: np.ndarray, batches: np.ndarray) -> "BatchSharpness":
+        """Curvature of batches (n, B) of rows, each along its own gradient."""
+        products = []
         for rows in batches:
             _, gradient = self.loss_and_gradient(vector, rows)
-            along = gradient / np.linalg.norm(gradient)
-            found.append(float(along @ self.hessian_product(vector, along, rows)))
-        return float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(len(found)))
+            product = gradient @ self.hessian_product(vector, gradient, rows)
+            products.append((product, gradient @ gradient))
+        return mean_sharpness(np.array(products))
+
+
+@dataclass(frozen=True)
+class BatchSharpness:
+    """Curvature of batches along their own gradients.
+
+    Attributes
+    ----------
+    value : E[gᵀ H g / |g|²] over batches, each with its own g and H; None where all rows are the
+        batch.
+    error : standard error of this mean.
+    of_means : E[gᵀ H g] / E[|g|²], in which batches with large gradients count more. It is 2 / ε
+        where a step on a batch leaves the loss of that batch as it is, on average, to second order.
+    """
+
+    value: float | None = None
+    error: float | None = None
+    of_means: float | None = None
+
+
+def mean_sharpness(products: np.ndarray) -> BatchSharpness:
+    """From gᵀ H g and |g|² of every batch, (n, 2)."""
+    along, squares = products.T
+    ratios = along / squares
+    error = ratios.std(ddof=1) / np.sqrt(len(ratios))
+    return BatchSharpness(float(ratios.mean()), float(error), float(along.sum() / squares.sum()))
 
 
 @dataclass(frozen=True)
@@ -117,14 +141,13 @@ class Point:
     step : done so far.
     loss : of all rows.
     sharpness : largest eigenvalue of the Hessian of all rows; that of the decay not included.
-    batch_sharpness, batch_sharpness_error : mean over batches; None where all rows are the batch.
+    batches : the same of batches.
     """
 
     step: int
     loss: float
     sharpness: float
-    batch_sharpness: float | None
-    batch_sharpness_error: float | None
+    batches: BatchSharpness
 
 
 def descend(
@@ -140,7 +163,7 @@ def descend(
     batch_size: int | None = None,
     n_batches: int = 200,
 ) -> Iterator[Point]:
-    """Train, and look every so many steps; it ends early where the loss is not finite.
+    """Train, and look every so many steps; it ends early where it diverges.
 
     Parameters
     ----------
@@ -158,16 +181,14 @@ def descend(
     for step in range(steps + 1):
         if step % every == 0:
             loss, _ = network.loss_and_gradient(vector)
-            if not loss < 1e6:
-                return
             found = network.sharpness(vector, of_looks, None if found is None else found.vectors)
-            of_batches: tuple[float | None, float | None] = (None, None)
+            of_batches = BatchSharpness()
             if batch_size is not None:
                 batches = np.array(
                     [of_looks.permutation(n_rows)[:batch_size] for _ in range(n_batches)]
                 )
                 of_batches = network.batch_sharpness(vector, batches)
-            yield Point(step, loss, float(found.values[0]), *of_batches)
+            yield Point(step, loss, float(found.values[0]), of_batches)
         if batch_size is None:
             rows: np.ndarray | slice = slice(None)
         else:
@@ -178,6 +199,8 @@ def descend(
         gradient = gradient + decay * vector
         velocity = momentum * velocity + gradient
         vector = vector - learning_rate * (gradient + momentum * velocity if nesterov else velocity)
+        if not np.abs(vector).max() < OVERFLOW:
+            return
 
 
 def threshold(

@@ -46,13 +46,13 @@ def by_starts(pairs: pd.DataFrame, column: str = "l1_hidden") -> tuple[float, Ra
 
 
 def growth_rates(divergence: pd.DataFrame) -> pd.DataFrame:
-    """Slope of log relative L2 against time of every pair, as a Lyapunov exponent.
+    """Slopes of log relative L2 against time of every pair, as Lyapunov exponents.
 
     Returns
     -------
     One row a pair: its keys, `rate` and `rate_error` per unit of time, `intercept` of the line,
-    `rate_per_step`, `n_points`; NaN where fewer than four looks lie between the first bit that
-    differs and saturation.
+    `rate_per_step`, `n_points`, `steepest` and its times; NaN where fewer than four looks lie
+    between the first bit that differs and saturation.
     """
     keys = ["network", "dtype", "rule", "learning_rate", "start", "variant"]
     rows = []
@@ -69,6 +69,9 @@ def growth_rates(divergence: pd.DataFrame) -> pd.DataFrame:
                 "intercept": math.nan if found is None else found.start,
                 "rate_per_step": rate * row["learning_rate"],
                 "n_points": 0 if found is None else found.n_points,
+                "steepest": math.nan if found is None else found.steepest,
+                "steepest_from": math.nan if found is None else found.steepest_from,
+                "steepest_to": math.nan if found is None else found.steepest_to,
             }
         )
     return pd.DataFrame(rows)

@@ -1,6 +1,5 @@
 """Pieces of the study in which curvature is measured."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,17 @@ import pandas as pd
 
 from minibutter.nn.curvature import Hessian
 from minibutter.nn.lanczos import largest_eigenpairs
+from minibutter.nn.network import Network
+from minibutter.nn.training import TrainingData
 from minibutter.studies.data import load_split
-from minibutter.studies.instability.edge import TanhNetwork, descend, pool_images, threshold
+from minibutter.studies.instability.edge import (
+    BatchSharpness,
+    TanhNetwork,
+    descend,
+    mean_sharpness,
+    pool_images,
+    threshold,
+)
 from minibutter.studies.instability.trajectories import RULES, Recipe, follow, snapshot_epochs
 from minibutter.studies.instability.variants import Variant
 
@@ -24,6 +32,7 @@ def measure_edge(
     seed: int,
     learning_rate: float,
     rule: str,
+    momentum: float,
     decay: float,
     batch_size: int | None,
     steps: int,
@@ -33,13 +42,14 @@ def measure_edge(
 
     Returns
     -------
-    One row a look: the fields of `edge.Point`, `threshold` of the sharpness, `has_ended` early.
+    One row a look: `step`, `loss`, `sharpness`, `batch_sharpness` with its `_error` and
+    `_of_means` (see `edge.BatchSharpness`), `threshold` of the sharpness, `has_ended` early.
     """
     data, _ = load_split(dataset, data_dir, n_rows, 1, seed, dtype="float64")
     x = pool_images(data.x_train)
     x = (x - x.mean()) / x.std()
     network = TanhNetwork(x, data.y_train)
-    momentum, is_nesterov = RULES[rule]["momentum"], rule == "nesterov"
+    is_nesterov = rule == "nesterov"
     points = descend(
         *(network, learning_rate, steps, every, np.random.default_rng([seed, 3])),
         momentum=momentum,
@@ -47,8 +57,15 @@ def measure_edge(
         decay=decay,
         batch_size=batch_size,
     )
-    table = pd.DataFrame([asdict(point) for point in points])
-    table = table.astype({"batch_sharpness": float, "batch_sharpness_error": float})
+    table = pd.DataFrame(
+        {
+            "step": point.step,
+            "loss": point.loss,
+            "sharpness": point.sharpness,
+            **_columns(point.batches),
+        }
+        for point in points
+    )
     limit = threshold(learning_rate, momentum, nesterov=is_nesterov, decay=decay)
     ended = table["step"].iloc[-1] < steps - steps % every
     return table.assign(threshold=limit, has_ended=ended, n_inputs=x.shape[1])
@@ -62,7 +79,8 @@ def measure_network_sharpness(
     Returns
     -------
     One row an epoch that was looked at: `epoch`, `steps`, `time`, `sharpness` (of the mean loss of
-    the first rows, decay not included), `residual`, `threshold` of the optimizer.
+    the first rows, decay not included), `residual`, the same of batches as in `measure_edge`,
+    `threshold` of the optimizer.
     """
     followed = Recipe(**recipe)
     data = followed.load(data_dir)
@@ -95,7 +113,36 @@ def measure_network_sharpness(
                 "time": steps * followed.learning_rate,
                 "sharpness": float(found.values[0]),
                 "residual": float(found.residuals[0]),
+                **_columns(_of_batches(built, weights, data, followed.batch_size, rng)),
                 "threshold": limit,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _of_batches(
+    network: Network,
+    weights: np.ndarray,
+    data: TrainingData,
+    batch_size: int,
+    rng: np.random.Generator,
+    n_batches: int = 40,
+) -> BatchSharpness:
+    """Curvature of random batches of the training rows along their own gradients."""
+    products = []
+    for _ in range(n_batches):
+        rows = rng.permutation(len(data.x_train))[:batch_size]
+        hessian = Hessian(network, weights, data.x_train[rows], data.y_train[rows])
+        gradient = hessian.gradient
+        products.append((gradient @ hessian.product(gradient), gradient @ gradient))
+    return mean_sharpness(np.array(products))
+
+
+def _columns(batches: BatchSharpness) -> dict[str, float]:
+    """As columns of a table; NaN for what there is not."""
+    named = {
+        "batch_sharpness": batches.value,
+        "batch_sharpness_error": batches.error,
+        "batch_sharpness_of_means": batches.of_means,
+    }
+    return {name: np.nan if value is None else value for name, value in named.items()}

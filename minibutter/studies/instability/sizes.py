@@ -42,6 +42,22 @@ class Case:
 
 
 @dataclass(frozen=True)
+class EdgeRun:
+    """A training of the network of the edge of stability.
+
+    Attributes
+    ----------
+    label : for tables and figures.
+    judged_from : the step from which on it must be at the threshold; None: it is only shown.
+    keywords : of `measure_edge`.
+    """
+
+    label: str
+    judged_from: int | None
+    keywords: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Sizes:
     """How much of everything.
 
@@ -57,7 +73,8 @@ class Sizes:
     processors : that kernels are compiled for, which takes a minute each for the first time.
     spread_networks, spread_orders, spread_ks, spread_epochs : of the spread of accuracies; the
         learning rate is divided by 10 four times on the way.
-    edge_runs : of the edge of stability: label, keywords of `measure_edge`.
+    spread_train : training rows of these.
+    edge_runs : of the edge of stability.
     band_points : steps of the one-layer network besides those of known class.
     sharpness_rates : at which the sharpness of the deep network is followed.
     """
@@ -76,7 +93,7 @@ class Sizes:
     spread_ks: tuple[int, ...]
     spread_train: int
     spread_epochs: int
-    edge_runs: tuple[tuple[str, dict[str, Any]], ...]
+    edge_runs: tuple[EdgeRun, ...]
     band_points: int
     sharpness_rates: tuple[float, ...]
 
@@ -85,11 +102,16 @@ class Sizes:
         return max(round(self.epochs * self.first_rate / rate), 1)
 
 
-def edge_run(label: str, rate: float, steps: int, every: int, **changed: Any) -> tuple[str, dict]:
-    """A training of the network of the edge of stability; plain descent on all rows by default."""
-    usual = {"rule": "plain", "decay": 0.0, "batch_size": None}
-    return label, usual | {"learning_rate": rate, "steps": steps, "every": every} | changed
+def _descent(
+    label: str, rate: float, steps: int, judged_from: int | None, **changed: Any
+) -> EdgeRun:
+    """Plain descent on all rows, but for what is changed."""
+    usual = {"rule": "plain", "momentum": 0.0, "decay": 0.0, "batch_size": None, "every": 100}
+    return EdgeRun(label, judged_from, usual | {"learning_rate": rate, "steps": steps} | changed)
 
+
+_HEAVY_BALL = {"rule": "heavy ball", "momentum": 0.5}
+_NESTEROV = {"rule": "nesterov", "momentum": 0.5}
 
 QUICK = Sizes(
     n_train=8000,
@@ -104,19 +126,20 @@ QUICK = Sizes(
         Case(DEEP, "heavy ball", "float32", (0.1, 0.02), 1, ("k = 3",)),
         Case(EASY, "plain", "float32", (0.1, 0.02), 1, ("k = 3",)),
     ),
-    kernel_rates=(0.1, 0.01),
+    kernel_rates=(0.1, 0.02, 0.01),
     kernels=("rows reversed", "8 slices", "blas", "SSE2", "small blocks"),
     processors=("SSE2", "AVX2"),
     spread_networks=("relu 2x128", "relu 5x64", "swish 2x128"),
     spread_orders=6,
     spread_ks=(1, 3, 5, 7),
     spread_train=8000,
-    spread_epochs=25,
+    spread_epochs=50,
     edge_runs=(
-        edge_run("0.1", 0.1, 2000, 100),
-        edge_run("0.1, Nesterov 0.9", 0.1, 1000, 100, rule="nesterov"),
-        edge_run("0.2, heavy ball 0.9", 0.2, 1000, 100, rule="heavy ball"),
-        edge_run("B = 16", 0.05, 20000, 1000, batch_size=16),
+        _descent("0.1", 0.1, 2000, 1300),
+        _descent("0.1, heavy ball 0.5", 0.1, 1500, 900, **_HEAVY_BALL),
+        _descent("0.075, Nesterov 0.5", 0.075, 1500, 900, **_NESTEROV),
+        _descent("B = 16", 0.1, 12000, 6000, every=1000, batch_size=16),
+        _descent("B = 64", 0.1, 12000, 6000, every=1000, batch_size=64),
     ),
     band_points=60,
     sharpness_rates=(0.1, 0.05, 0.02),
@@ -146,20 +169,21 @@ FULL = Sizes(
     ),
     processors=PROCESSORS,
     spread_networks=("relu 2x128", "relu 5x64", "swish 2x128"),
-    spread_orders=6,
+    spread_orders=20,
     spread_ks=(1, 3, 5, 7, 9, 11),
     spread_train=8000,
     spread_epochs=50,
     edge_runs=(
-        edge_run("0.1", 0.1, 4000, 100),
-        edge_run("0.05", 0.05, 5500, 250),
-        edge_run("0.1, decay 0.01", 0.1, 4000, 250, decay=0.01),
-        edge_run("0.05, heavy ball 0.9", 0.05, 4000, 250, rule="heavy ball"),
-        edge_run("0.2, heavy ball 0.9", 0.2, 3000, 100, rule="heavy ball"),
-        edge_run("0.1, Nesterov 0.9", 0.1, 3000, 100, rule="nesterov"),
-        edge_run("B = 8", 0.05, 60000, 2000, batch_size=8),
-        edge_run("B = 16", 0.05, 60000, 2000, batch_size=16),
-        edge_run("B = 64", 0.05, 60000, 2000, batch_size=64),
+        _descent("0.1", 0.1, 4000, 1300),
+        _descent("0.05", 0.05, 6500, 5500, every=250),
+        _descent("0.1, decay 0.01", 0.1, 4000, None, decay=0.01),
+        _descent("0.1, heavy ball 0.5", 0.1, 3000, 900, **_HEAVY_BALL),
+        _descent("0.075, Nesterov 0.5", 0.075, 3000, 900, **_NESTEROV),
+        _descent("0.05, heavy ball 0.9", 0.05, 2000, None, rule="heavy ball", momentum=0.9),
+        *(
+            _descent(f"B = {batch_size}", 0.1, 60000, 30000, every=2000, batch_size=batch_size)
+            for batch_size in (16, 32, 64, 128)
+        ),
     ),
     band_points=240,
     sharpness_rates=_RATES[:4],

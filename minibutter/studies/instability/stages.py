@@ -46,7 +46,7 @@ def seconds_an_epoch(network: str, dtype: str, n_train: int) -> float:
     """Roughly, on one core with vectors of 64 bytes; only for plans."""
     shape = NETWORKS[network]
     weights = 784 * shape["width"] + (shape["depth"] - 1) * shape["width"] ** 2
-    return n_train * (6 * weights / 50e9 + 2e-6) * (2 if dtype == "float64" else 1)
+    return n_train * (6 * weights / 80e9 + 1e-6) * (2 if dtype == "float64" else 1)
 
 
 def self_check(settings: Settings, sizes: Sizes) -> Measurements:
@@ -171,12 +171,13 @@ def spread(settings: Settings, sizes: Sizes) -> Measurements:
 def edge(settings: Settings, sizes: Sizes) -> Measurements:
     """Sharpness and batch sharpness of the network of the literature."""
     pieces = []
-    for label, keywords in sizes.edge_runs:
+    for run in sizes.edge_runs:
+        keywords = run.keywords
         arguments = {
             "dataset": settings.dataset,
             "n_rows": 1000,
             "seed": settings.seed,
-            "label": label,
+            "label": run.label,
             **keywords,
         }
         step_s = 6e-3 if keywords["batch_size"] is None else 2e-4

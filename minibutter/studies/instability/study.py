@@ -5,6 +5,7 @@ theoretical analysis*, NeurIPS 2022, arXiv:2206.02001, on small networks, and th
 of the kernels that we train with: what does it take to part two trainings?
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +18,16 @@ from minibutter.plots import instability as figures
 from minibutter.studies.catalogue import StudyError
 from minibutter.studies.instability import conclusions, stages
 from minibutter.studies.instability.demonstrations import OneLayerNetwork
-from minibutter.studies.instability.differences import SATURATION
 from minibutter.studies.instability.pairs import ends_of, growth_rates
-from minibutter.studies.instability.sizes import DEEP, EASY, FULL, KERNELS, QUICK, Sizes
+from minibutter.studies.instability.sizes import (
+    DEEP,
+    EASY,
+    FULL,
+    KERNELS,
+    QUICK,
+    EdgeRun,
+    Sizes,
+)
 from minibutter.studies.instability.spread import analyse_spread
 from minibutter.studies.study import Conclusion, Course, Measurements, Settings, Step
 from minibutter.studies.verdict import Criterion, judge
@@ -118,7 +126,7 @@ class Instability:
                 for network, spread in spreads.items()
                 if network.startswith("relu")
             ),
-            *_judge_edges(tables["edge"]),
+            *_judge_edges(tables["edge"], self._sizes(settings).edge_runs),
         ]
         spread_table = pd.DataFrame(
             [{"label": network, **asdict(spread)} for network, spread in spreads.items()]
@@ -149,7 +157,7 @@ def _select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return table[chosen]
 
 
-def _judge_edges(edge: pd.DataFrame) -> list[Criterion]:
+def _judge_edges(edge: pd.DataFrame, runs: Sequence[EdgeRun]) -> list[Criterion]:
     """Sharpness at the threshold on all rows, batch sharpness there in minibatches."""
     if edge["n_inputs"].iloc[0] != _EDGE_INPUTS:
         return [
@@ -162,24 +170,27 @@ def _judge_edges(edge: pd.DataFrame) -> list[Criterion]:
             )
         ]
     criteria = []
-    for label, rows in edge.groupby("label", sort=False):
-        rate, rule = rows["learning_rate"].iloc[0], rows["rule"].iloc[0]
-        if rows["batch_size"].notna().any():
-            late = rows[rows["step"] >= rows["step"].max() / 2]
+    for run in runs:
+        if run.judged_from is None:
+            continue
+        rows = edge[edge["label"] == run.label]
+        late = rows[(rows["step"] >= run.judged_from) | rows["has_ended"]]
+        if run.keywords["batch_size"] is None:
             criteria.append(
                 conclusions.judge_edge(
-                    f"batch sharpness, {label}",
-                    "of minibatches the batch sharpness / (2 / step) is 1, late in training",
-                    *(late, "batch_sharpness", 0.1),
+                    f"edge, {run.label}",
+                    f"sharpness / threshold from step {run.judged_from} on, all rows in a batch",
+                    *(late, "sharpness", 0.02),
                 )
             )
-        elif rule == "plain" and rate == 0.1 and not rows["decay"].iloc[0]:
-            late = rows[rows["step"] >= 1300]
+        else:
+            share = (late["sharpness"] / late["threshold"]).mean()
             criteria.append(
                 conclusions.judge_edge(
-                    "edge of stability",
-                    "sharpness / (2 / step) from step 1300 on, in descent on all rows",
-                    *(late, "sharpness", 0.02),
+                    f"batch sharpness, {run.label}",
+                    "of minibatches the batch sharpness / (2 / step) is 1 late in training",
+                    *(late, "batch_sharpness", 0.1),
+                    reason=f"the sharpness of all rows is at {share:.2f}",
                 )
             )
     return criteria
@@ -214,7 +225,7 @@ def _figures(
         "growth": partial(
             figures.draw_growth,
             in_time.assign(**name),
-            _select(lines, rule="nesterov").assign(**name, saturation=SATURATION),
+            _select(lines, rule="nesterov").assign(**name),
         ),
         "spread": partial(figures.draw_spreads, spreads),
         "sharpness": partial(

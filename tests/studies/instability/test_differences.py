@@ -52,8 +52,18 @@ def test_growth_is_found_again_and_ends_where_two_networks_have_parted():
     assert found.start == pytest.approx(np.log(1e-8), abs=0.1)
     last = np.flatnonzero(planted <= 0.02)[-1]
     assert found.n_points == last  # the point at 0 is left out
+    assert found.steepest == pytest.approx(0.7, rel=0.2)
+    assert found.steepest >= found.rate
     assert fit_growth(time, np.zeros(60)) is None
     assert fit_growth(time[:4], difference[:4]) is None
+
+
+def test_a_burst_of_growth_is_found_where_it_is():
+    time = np.arange(30.0)
+    found = fit_growth(time, 1e-7 * np.exp(0.5 * np.clip(time - 10, 0, 8)))
+    assert found.steepest == pytest.approx(0.5)
+    assert 10 <= found.steepest_from < found.steepest_to <= 18
+    assert found.rate < 0.3
 
 
 def test_a_difference_that_stays_has_no_growth():

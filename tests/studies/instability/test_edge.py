@@ -41,9 +41,11 @@ def test_batch_sharpness_is_the_curvature_along_each_batches_own_gradient(small)
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
         _, gradient = small.loss_and_gradient(point, rows)
         expected.append(gradient @ matrix @ gradient / (gradient @ gradient))
-    value, error = small.batch_sharpness(point, batches)
-    assert value == pytest.approx(np.mean(expected))
-    assert error == pytest.approx(np.abs(np.diff(expected))[0] / 2)
+    found = small.batch_sharpness(point, batches)
+    assert found.value == pytest.approx(np.mean(expected))
+    assert found.error == pytest.approx(np.abs(np.diff(expected))[0] / 2)
+    squares = [np.sum(small.loss_and_gradient(point, rows)[1] ** 2) for rows in batches]
+    assert found.of_means == pytest.approx(np.average(expected, weights=squares))
 
 
 def test_sharpness_is_the_largest_eigenvalue(small):

@@ -53,12 +53,24 @@ def test_growth_names_exponents_and_types(draw):
         for rate in (0.1, 0.02)
     )
     lines = pd.DataFrame(
-        {"label": "swish 5x64", "dtype": dtype, "learning_rate": 0.1, "rate": rate,
-         "intercept": -18.0, "saturation": 0.02}
+        {
+            "label": "swish 5x64",
+            "dtype": dtype,
+            "learning_rate": 0.1,
+            "steepest": rate,
+            "steepest_from": 1.0,
+            "steepest_to": 30.0,
+        }
         for dtype, rate in (("float32", 0.123), ("float64", np.nan))
-    )  # fmt: skip
+    )
     text = draw(figures.draw_growth, pairs, lines)
-    for label in ("0.1: 0.12", "0.1, float64<", "0.02<", "learning rate: exponent", "swish 5x64"):
+    for label in (
+        "0.1: 0.12",
+        "0.1, float64<",
+        "0.02<",
+        "learning rate: steepest exponent",
+        "swish 5x64",
+    ):
         assert label in text
 
 
@@ -86,7 +98,7 @@ def test_sharpness_is_drawn_in_units_of_its_threshold(draw):
         {"label": "0.1", "step": [0, 100], "sharpness": [40.0, 20.0], "threshold": 20.0}
     )
     batches = whole.assign(batch_sharpness=[50.0, 20.0], batch_sharpness_error=1.0, label="B = 16")
-    networks = whole.assign(learning_rate=0.05, time=[0.0, 10.0])
+    networks = batches.assign(learning_rate=0.05, time=[0.0, 10.0])
     text = draw(figures.draw_sharpness, whole, batches, networks)
     for label in ("B = 16", "learning rate 0.05", "threshold of the optimizer", "minibatches"):
         assert label in text

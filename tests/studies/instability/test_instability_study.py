@@ -13,11 +13,16 @@ from minibutter.studies.instability.sizes import (
     EASY,
     QUICK,
     Case,
-    edge_run,
 )
 from minibutter.studies.instability.study import Instability
 from minibutter.studies.study import Settings
 from tests.studies.test_study import Heard
+
+
+def replace_steps(run):
+    """Four steps instead of some thousands."""
+    return replace(run, judged_from=2, keywords=run.keywords | {"steps": 4, "every": 2})
+
 
 TINY = replace(
     QUICK,
@@ -38,8 +43,8 @@ TINY = replace(
     spread_train=150,
     spread_epochs=5,
     edge_runs=(
-        edge_run("0.1", 0.1, 4, 2),
-        edge_run("B = 16", 0.05, 4, 2, batch_size=16),
+        replace_steps(QUICK.edge_runs[0]),
+        replace_steps(QUICK.edge_runs[-1]),
     ),
     band_points=3,
     sharpness_rates=(0.1,),
