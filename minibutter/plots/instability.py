@@ -46,7 +46,7 @@ def draw_divergence(
                 "label": label,
             }
             # Points that lie on each other are drawn side by side.
-            shift = 1.05 ** (number - table["label"].nunique() / 2) if column else 1.0
+            shift = 1.03 ** (number - table["label"].nunique() / 2) if column else 1.0
             _draw_range(above, rows, "l1_hidden", (np.exp, np.log, _LEAST), shift, style)
             _draw_range(below, rows, "disagreement", (np.asarray, _percent, 0), shift, style)
         for level in (parted, together):
@@ -56,12 +56,20 @@ def draw_divergence(
         above.set_xscale("log")
         below.set_yscale("symlog", linthresh=0.1)
         below.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        below.set_ylim(bottom=-0.02)
+        below.set_ylim(-0.02, 120)
         below.set_xlabel("learning rate", fontsize=9)
         for axis in (above, below):
             finish_axis(axis)
-        above.legend(fontsize=6.5, framealpha=0.8, edgecolor="none", loc="lower right")
-    axes[0, 0].set_ylabel(f"relative L1 of a hidden matrix ({_LEAST:g}: no bit)", fontsize=9)
+        place = "lower center" if column else "lower right"
+        above.legend(fontsize=6.5, framealpha=0.8, edgecolor="none", loc=place)
+        if (table["l1_hidden"] == 0).any():
+            rate = table.loc[table["l1_hidden"] == 0, "learning_rate"].max()
+            above.annotate(
+                *("no bit differs", (rate, _LEAST), (0, 7), "data", "offset points"),
+                fontsize=6.5,
+                ha="center",
+            )
+    axes[0, 0].set_ylabel("relative L1 of a hidden matrix", fontsize=9)
     axes[1, 0].set_ylabel("test rows of another class, %", fontsize=9)
     save(figure, path)
 
@@ -249,7 +257,7 @@ def draw_sharpness(
         )
         share = rows["batch_sharpness"] / rows["threshold"]
         axes[2].plot(rows["time"], share, color=colour, linewidth=0.9, linestyle="--")
-    axes[2].set_title("smooth deep network, Nesterov 0.9 (dashed: of batches)", fontsize=9)
+    axes[2].set_title("smooth deep network (dashed: of batches)", fontsize=9)
     for axis in axes:
         axis.axhline(1, color="0.2", linewidth=0.9, linestyle=":")
         finish_axis(axis)
@@ -258,6 +266,7 @@ def draw_sharpness(
     axes[2].set_xlabel("time: learning rate × steps", fontsize=9)
     axes[0].set_ylabel("sharpness / threshold of the optimizer", fontsize=9)
     axes[0].set_yscale("log")
+    axes[0].set_ylim(0.02, 3)
     save(figure, path)
 
 

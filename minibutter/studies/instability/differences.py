@@ -12,6 +12,9 @@ SATURATION = 0.02
 """Relative difference from which on two networks are no longer near: growth ends in what they are,
 two networks of one kind, and no longer tells of the instability."""
 
+ACCUMULATION = 2.0
+"""Exponent of the time: roundings of a stable training add up at most in proportion to it."""
+
 
 def relative_l1(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """2 mean |a - b| / (|a| + |b|) over the last axis: 0 for the same, 2 for opposite signs.
@@ -54,8 +57,8 @@ class Growth:
     standard_error : of the rate, of the scatter around the line.
     start : logarithm of the difference at time 0, on the line.
     n_points : that were fitted.
-    steepest : the largest rate of four looks that follow each other; instability comes in bursts,
-        and the rate of all of them is less.
+    steepest : the largest rate of four looks that follow each other, as instability comes in
+        bursts; NaN where roundings only add up, less than as the square of the time.
     steepest_from, steepest_to : the times of the first and the last of these four.
     """
 
@@ -75,8 +78,8 @@ def fit_growth(
 
     Parameters
     ----------
-    time, difference : (n,), in the order of time. Points from the first beyond `saturation` on are
-        left out, and those where the two are still the same.
+    time, difference : (n,), in the order of time, which is positive. Points from the first beyond
+        `saturation` on are left out, and those where the two are still the same.
 
     Returns
     -------
@@ -90,9 +93,11 @@ def fit_growth(
         return None
     t, logarithm = time[used], np.log(difference[used])
     (rate, start), covariance = np.polyfit(t, logarithm, 1, cov=True)
-    slopes = [np.polyfit(t[i : i + 4], logarithm[i : i + 4], 1)[0] for i in range(len(used) - 3)]
-    at = int(np.argmax(slopes))
-    return Growth(
-        *(float(rate), float(np.sqrt(covariance[0, 0])), float(start), len(used)),
-        *(float(slopes[at]), float(t[at]), float(t[at + 3])),
-    )
+    best = (np.nan, np.nan, np.nan)
+    for first in range(len(used) - 3):
+        four = slice(first, first + 4)
+        is_burst = np.polyfit(np.log(t[four]), logarithm[four], 1)[0] > ACCUMULATION
+        slope = float(np.polyfit(t[four], logarithm[four], 1)[0])
+        if is_burst and not slope <= best[0]:
+            best = slope, float(t[first]), float(t[first + 3])
+    return Growth(float(rate), float(np.sqrt(covariance[0, 0])), float(start), len(used), *best)

@@ -136,7 +136,7 @@ QUICK = Sizes(
     spread_epochs=50,
     edge_runs=(
         _descent("0.1", 0.1, 2000, 1300),
-        _descent("0.1, heavy ball 0.5", 0.1, 1500, 900, **_HEAVY_BALL),
+        _descent("0.1, heavy ball 0.5", 0.1, 3000, 2400, **_HEAVY_BALL),
         _descent("0.075, Nesterov 0.5", 0.075, 1500, 900, **_NESTEROV),
         _descent("B = 16", 0.1, 12000, 6000, every=1000, batch_size=16),
         _descent("B = 64", 0.1, 12000, 6000, every=1000, batch_size=64),
@@ -175,9 +175,9 @@ FULL = Sizes(
     spread_epochs=50,
     edge_runs=(
         _descent("0.1", 0.1, 4000, 1300),
-        _descent("0.05", 0.05, 6500, 5500, every=250),
+        _descent("0.05", 0.05, 8000, None, every=250),
         _descent("0.1, decay 0.01", 0.1, 4000, None, decay=0.01),
-        _descent("0.1, heavy ball 0.5", 0.1, 3000, 900, **_HEAVY_BALL),
+        _descent("0.1, heavy ball 0.5", 0.1, 5000, 2400, **_HEAVY_BALL),
         _descent("0.075, Nesterov 0.5", 0.075, 3000, 900, **_NESTEROV),
         _descent("0.05, heavy ball 0.9", 0.05, 2000, None, rule="heavy ball", momentum=0.9),
         *(

@@ -42,7 +42,7 @@ def test_disagreement_counts_rows_of_another_class():
 
 def test_growth_is_found_again_and_ends_where_two_networks_have_parted():
     rng = np.random.default_rng(1)
-    time = np.linspace(0, 40, 60)
+    time = np.linspace(0.1, 40, 60)
     planted = 1e-8 * np.exp(0.7 * time + 0.05 * rng.standard_normal(60))
     difference = np.minimum(planted, 0.8)
     difference[0] = 0
@@ -58,8 +58,14 @@ def test_growth_is_found_again_and_ends_where_two_networks_have_parted():
     assert fit_growth(time[:4], difference[:4]) is None
 
 
+def test_roundings_that_add_up_are_no_burst():
+    time = np.geomspace(0.5, 100, 20)
+    for power in (0.5, 1.0, 1.5):
+        assert np.isnan(fit_growth(time, 1e-7 * time**power).steepest)
+
+
 def test_a_burst_of_growth_is_found_where_it_is():
-    time = np.arange(30.0)
+    time = np.arange(1.0, 30.0)
     found = fit_growth(time, 1e-7 * np.exp(0.5 * np.clip(time - 10, 0, 8)))
     assert found.steepest == pytest.approx(0.5)
     assert 10 <= found.steepest_from < found.steepest_to <= 18
@@ -67,6 +73,6 @@ def test_a_burst_of_growth_is_found_where_it_is():
 
 
 def test_a_difference_that_stays_has_no_growth():
-    time = np.linspace(0, 100, 30)
+    time = np.linspace(1, 100, 30)
     found = fit_growth(time, np.full(30, 1e-7) * (1 + 0.01 * np.cos(time)))
     assert abs(found.rate) < 1e-3
