@@ -1,13 +1,13 @@
 """Gradients of any batch at any point, outside of training: what studies of the landscape ask for.
 
 Training keeps its gradients to itself; here they are returned, as flat vectors (P,) like the
-parameters, so that noise scales, sharpness or the effect of a perturbation are a few lines of
-NumPy.
+parameters, so that the effect of a perturbation is a few lines of NumPy. What single rows
+contribute is in `moments`, products with the Hessian in `curvature`.
 """
 
 import numpy as np
 
-from minibutter.nn.kernels import arena, epoch, examples
+from minibutter.nn.kernels import arena, epoch
 from minibutter.nn.kernels.jit import in_python
 from minibutter.nn.kernels.metrics import LOSS, add_row_losses
 from minibutter.nn.network import Network, penalty_factors
@@ -66,45 +66,6 @@ class BatchGradient:
         epoch.backward(topology, parameters, work, blocks, len(x))
         epoch.add_penalty_gradient(topology, parameters, work.dw, *self._penalty)
         return work.dw.copy()
-
-    def hessian_product(
-        self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray, direction: np.ndarray
-    ) -> np.ndarray:
-        """Hessian of `loss` times a direction (P,): how the gradient changes along it.
-
-        The central difference of two gradients, (g(w + h v) - g(w - h v)) / 2h, with a step of
-        the cube root of the precision in units of the parameters, which balances rounding against
-        the third derivative: ten correct digits or so in float64, four in float32. With relu a unit
-        may open or shut within the step.
-
-        Source: Pearlmutter 1994, Neural Computation 6(1), section 2; he then makes it exact.
-
-        Raises
-        ------
-        ValueError
-            If an array does not fit the network, or the direction has no length.
-        """
-        self._check(parameters, x, y)
-        network = self.network
-        network.check_array("direction", direction, (network.num_parameters,))
-        length = float(np.linalg.norm(direction.astype(np.float64)))
-        if not 0 < length < np.inf:
-            raise ValueError(f"the length of the direction is {length}; it must be positive")
-        precision = np.finfo(network.dtype).eps
-        size = max(float(np.linalg.norm(parameters.astype(np.float64))), 1.0)
-        step = parameters.dtype.type(np.cbrt(precision) * size / length)
-        ahead, behind = parameters + step * direction, parameters - step * direction
-        difference = self.gradient(ahead, x, y) - self.gradient(behind, x, y)
-        return difference / (2 * step)
-
-    def example_norms(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Norm (n,) float64 of the gradient of every row's own loss, without the penalty."""
-        blocks = self._forward(parameters, x, y)
-        squares = np.zeros((blocks, self._work.x.shape[2]))
-        examples.example_squared_norms(
-            squares, self.network.topology, parameters, self._work, blocks
-        )
-        return np.sqrt(squares.ravel()[: len(x)])
 
     def _forward(self, parameters: np.ndarray, x: np.ndarray, y: np.ndarray) -> int:
         """Check, gather and run the batch; returns its blocks."""

@@ -1,10 +1,9 @@
-"""`BatchGradient`: the gradients of training, and what each row of a batch contributes to them.
+"""`BatchGradient`: the gradients of training.
 
 That loss and gradient belong together is tested in test_gradients, by differences.
 """
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,45 +40,6 @@ def draw_batch(task, activation="tanh", shape="rectangle", dtype="float64", n=19
 def eps_of(network):
     """Rounding of the longest chain of sums: down through all layers and up again, in units 1."""
     return 2 * int(sum(network.topology.fan_in + 1)) * np.finfo(network.dtype).eps
-
-
-@EVERY_DTYPE
-@pytest.mark.parametrize("shape", ["rectangle", "rectangle_residual"])
-@pytest.mark.parametrize("task", LOSSES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_norm_of_every_example_is_that_of_its_own_gradient(
-    activation, task, shape, dtype, assert_within
-):
-    network, parameters, x, y = draw_batch(task, activation, shape, dtype)
-    norms = BatchGradient(network, len(x)).example_norms(parameters, x, y)
-    single = BatchGradient(network, 1)
-    expected = np.array([
-        np.linalg.norm(single.gradient(parameters, x[i : i + 1], y[i : i + 1]).astype(np.float64))
-        for i in range(len(x))
-    ])  # fmt: skip
-    assert norms.dtype == np.float64
-    assert_within(norms, expected, eps_of(network) * expected)
-    assert len(set(norms)) == len(x)
-
-
-@EVERY_DTYPE
-def test_norms_leave_the_penalty_out_and_the_gradient_as_it_was(dtype):
-    network, parameters, x, y = draw_batch("classification", dtype=dtype)
-    free, shrunk = BatchGradient(network, 19), BatchGradient(network, 19, l1=0.1, l2=0.2)
-    before = shrunk.gradient(parameters, x, y)
-    np.testing.assert_array_equal(
-        shrunk.example_norms(parameters, x, y), free.example_norms(parameters, x, y)
-    )
-    np.testing.assert_array_equal(shrunk.gradient(parameters, x, y), before)
-
-
-@EVERY_DTYPE
-@pytest.mark.parametrize("n", [1, 2, 15, 16, 17])
-def test_norms_of_smaller_batches_are_those_of_their_rows(n, dtype):
-    network, parameters, x, y = draw_batch("regression", "gelu", dtype=dtype)
-    batch = BatchGradient(network, len(x))
-    norms = batch.example_norms(parameters, x, y)
-    np.testing.assert_array_equal(batch.example_norms(parameters, x[:n], y[:n]), norms[:n])
 
 
 @EVERY_DTYPE
@@ -151,18 +111,15 @@ def test_gradients_belong_to_the_caller():
     np.testing.assert_array_equal(parameters, before)
 
 
-def test_row_of_nan_has_a_norm_of_nan_and_the_others_keep_theirs():
+def test_row_of_nan_makes_loss_and_gradient_nan():
     network, parameters, x, y = draw_batch("classification", "relu")
     batch = BatchGradient(network, 19)
-    expected = batch.example_norms(parameters, x, y)
     x[7, 2] = np.nan
-    expected[7] = np.nan
-    np.testing.assert_array_equal(batch.example_norms(parameters, x, y), expected)
     assert np.isnan(batch.loss(parameters, x, y))
     assert np.isnan(batch.gradient(parameters, x, y)).any()
 
 
-@pytest.mark.parametrize("method", ["loss", "gradient", "example_norms", "hessian_product"])
+@pytest.mark.parametrize("method", ["loss", "gradient"])
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -178,9 +135,8 @@ def test_row_of_nan_has_a_norm_of_nan_and_the_others_keep_theirs():
 def test_arrays_that_do_not_fit_are_refused_before_a_kernel_reads_them(spoil, message, method):
     network, parameters, x, y = draw_batch("classification")
     call = getattr(BatchGradient(network, 18), method)
-    direction = [parameters] if method == "hessian_product" else []
     with pytest.raises(ValueError, match=message):
-        call(*spoil(parameters, x, y), *direction)
+        call(*spoil(parameters, x, y))
 
 
 @pytest.mark.parametrize(
@@ -194,79 +150,3 @@ def test_arrays_that_do_not_fit_are_refused_before_a_kernel_reads_them(spoil, me
 def test_impossible_batches_and_factors_are_refused(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         BatchGradient(Network(3, (4, 2), "classification"), **options)
-
-
-def test_norm_of_an_example_with_a_tiny_gradient_does_not_underflow():
-    network = Network(1, (1, 1), "binary")
-    parameters = np.array([1, 0, 1e-3, -60], dtype=np.float32)
-    x, y = np.array([[1]], np.float32), np.array([[0]], np.float32)
-    assert BatchGradient(network, 1).example_norms(parameters, x, y) > 0
-
-
-# ---------------------------------------------------------------------------------------------
-# Curvature
-
-
-def draw_directions(network, count):
-    rng = np.random.default_rng(5)
-    return rng.standard_normal((count, network.num_parameters)).astype(network.dtype)
-
-
-@pytest.mark.parametrize("task", LOSSES)
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "gelu", "swish"])
-def test_hessian_product_is_the_curvature_of_the_loss_and_symmetric(activation, task):
-    network, parameters, x, y = draw_batch(task, activation)
-    batch = BatchGradient(network, len(x), l2=0.01)
-    u, v = draw_directions(network, 2)
-    hu, hv = (batch.hessian_product(parameters, x, y, direction) for direction in (u, v))
-    scale = np.linalg.norm(hv) * np.linalg.norm(u)
-    assert abs(u @ hv - v @ hu) < 1e-7 * scale
-    # Second difference of the loss along v: another route to the same number.
-    step = 1e-3 / np.linalg.norm(v)
-    losses = [batch.loss(parameters + k * step * v, x, y) for k in (-1, 0, 1)]
-    curvature = (losses[0] - 2 * losses[1] + losses[2]) / step**2
-    assert v @ hv == pytest.approx(curvature, abs=1e-5 * np.linalg.norm(hv) * np.linalg.norm(v))
-
-
-def extrapolated_hessian_product(network, parameters, x, y, direction, **penalty):
-    """Richardson's extrapolation of differences of float64 gradients: some ten digits."""
-    precise = replace(network, dtype="float64")
-    batch = BatchGradient(precise, len(x), **penalty)
-    parameters, x, y, direction = (
-        array.astype(np.float64) for array in (parameters, x, y, direction)
-    )
-
-    def difference(step):
-        ahead, behind = (batch.gradient(parameters + k * step * direction, x, y) for k in (1, -1))
-        return (ahead - behind) / (2 * step)
-
-    step = 2e-3 / np.linalg.norm(direction)
-    return (4 * difference(step / 2) - difference(step)) / 3
-
-
-# In float32 the step is long enough for a relu to open or shut.
-@pytest.mark.parametrize(
-    ("activation", "dtype"), [("tanh", "float32"), ("tanh", "float64"), ("relu", "float64")]
-)
-@pytest.mark.parametrize("length", [1e-25, 1.0, 1e25])
-def test_hessian_product_has_the_digits_that_it_promises(activation, length, dtype):
-    network, parameters, x, y = draw_batch("classification", activation, dtype=dtype)
-    (v,) = draw_directions(network, 1)
-    v *= v.dtype.type(length)
-    before = parameters.copy()
-    product = BatchGradient(network, len(x), l1=0.02, l2=0.01).hessian_product(parameters, x, y, v)
-    np.testing.assert_array_equal(parameters, before)
-    assert product.dtype == np.dtype(dtype)
-    expected = extrapolated_hessian_product(network, parameters, x, y, v, l1=0.02, l2=0.01)
-    digits = {"float32": 3e-4, "float64": 1e-9}[dtype]
-    assert np.linalg.norm(product - expected) < digits * np.linalg.norm(expected)
-
-
-def test_hessian_product_needs_a_direction_of_the_parameters_size_and_some_length():
-    network, parameters, x, y = draw_batch("regression")
-    batch = BatchGradient(network, len(x))
-    with pytest.raises(ValueError, match="direction is a float64 array of shape"):
-        batch.hessian_product(parameters, x, y, np.ones(3))
-    for length in (0.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match=f"length of the direction is {length}"):
-            batch.hessian_product(parameters, x, y, np.full_like(parameters, length))

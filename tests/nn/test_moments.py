@@ -132,6 +132,22 @@ def test_gram_matrix_holds_the_inner_products_of_all_pairs(task, shape, dtype, a
     assert_within(gram, rows @ rows.T, 2 * eps_of(network) * np.outer(norms, norms))
 
 
+def test_a_row_of_nan_has_a_squared_norm_of_nan_and_the_others_keep_theirs():
+    network, parameters, x, y = draw_batch("classification", "relu")
+    tool = ExampleMoments(network, 19)
+    expected = tool.moments(parameters, x, y).squared_norms
+    x[7, 2] = np.nan
+    expected[7] = np.nan
+    np.testing.assert_array_equal(tool.moments(parameters, x, y).squared_norms, expected)
+
+
+def test_the_squared_norm_of_a_tiny_gradient_does_not_underflow():
+    network = Network(1, (1, 1), "binary")
+    parameters = np.array([1, 0, 1e-3, -60], dtype=np.float32)
+    x, y = np.array([[1]], np.float32), np.array([[0]], np.float32)
+    assert ExampleMoments(network, 1).moments(parameters, x, y).squared_norms[0, 1] > 0
+
+
 def test_measuring_leaves_parameters_and_data_alone():
     network, parameters, x, y = draw_batch("classification")
     before = [array.copy() for array in (parameters, x, y)]
