@@ -18,22 +18,6 @@ _NEWTON_STEPS = 60
 
 
 @dataclass(frozen=True)
-class HyperbolaFit:
-    """v = v_min (1 + B_0 / B) through values at many batch sizes.
-
-    Attributes
-    ----------
-    scale : B_0, the batch size at which v is twice its least.
-    least : v_min, what the largest batches come to.
-    rms_log_residual : root mean square of log v minus that of the fit.
-    """
-
-    scale: Estimate
-    least: Estimate
-    rms_log_residual: float
-
-
-@dataclass(frozen=True)
 class ParetoFit:
     """Steps against batch size at one goal.
 
