@@ -18,6 +18,7 @@ from minibutter.nn.kernels import arena, epoch, moments
 from minibutter.nn.kernels.jit import in_python
 from minibutter.nn.kernels.layout import aligned_zeros, count_blocks, lanes_of
 from minibutter.nn.network import Network, penalty_factors
+from minibutter.nn.steps import checked_rows
 
 
 @dataclass(frozen=True)
@@ -285,14 +286,24 @@ class MomentTrainer:
 
     def run_epoch(self) -> StepMoments:
         """Train on every row once, in a new random order."""
-        columns = np.empty(step_columns(len(self._x), self._work.batch_size, self.network.depth))
+        return self.run(self._shuffle.permutation(len(self._x)))
+
+    def run(self, rows: np.ndarray) -> StepMoments:
+        """Train on these rows, in their order; the last batch may be smaller.
+
+        Parameters
+        ----------
+        rows : (n,) int64, row numbers.
+        """
+        rows = checked_rows(rows, len(self._x))
+        columns = np.empty(step_columns(rows.size, self._work.batch_size, self.network.depth))
         self.steps = moments.train_epoch_with_moments(
             *(np.zeros((1, epoch.N_SUMS)), columns, self.parameters, self._slots, self._work),
             *(self.network.topology, self.optimizer, self._x[None], self._y[None]),
-            *(self._shuffle.permutation(len(self._x))[None], self.steps, *self._penalty),
+            *(rows[None], self.steps, *self._penalty),
             *(False, False, self._scratch.rows, self._scratch.row, self._scratch.partial),
         )
-        return StepMoments.of_columns(columns, len(self._x), self._work.batch_size)
+        return StepMoments.of_columns(columns, rows.size, self._work.batch_size)
 
 
 def step_columns(n_rows: int, batch_size: int, depth: int) -> tuple[int, int]:

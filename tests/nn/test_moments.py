@@ -208,6 +208,17 @@ def test_training_that_measures_moments_has_the_bits_of_training(shape, dtype):
     assert measured.steps == 9
 
 
+def test_rows_may_be_given_and_are_checked():
+    measured, plain, _, _ = make_trainers("float32")
+    rows = np.random.default_rng(3).permutation(45)
+    plain.run_epoch()
+    first, second = measured.run(rows[:32]), measured.run(rows[32:])
+    np.testing.assert_array_equal(measured.parameters, plain.parameters)
+    np.testing.assert_array_equal([*first.batch_sizes, *second.batch_sizes], [16, 16, 13])
+    with pytest.raises(ValueError, match="rows must be one axis of numbers from 0 to 44"):
+        measured.run(np.array([45]))
+
+
 @EVERY_DTYPE
 def test_moments_of_a_step_are_those_of_its_batch_before_it(dtype):
     measured, _, x, y = make_trainers(dtype, n_rows=20, batch_size=20)
