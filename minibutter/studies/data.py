@@ -1,4 +1,4 @@
-"""Data of a study: a seeded part of a data set, scaled."""
+"""Data for measurements: some rows of a data set to train on, others to test with."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -6,10 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-from minibutter.datasets import DatasetInfo, load
-from minibutter.nn.training import TrainingData
+from minibutter import datasets
+from minibutter.nn.starts import TrainingData
+from minibutter.studies.catalogue import StudyError
 
-Scaling = Literal["none", "standard"]
+Scaling = Literal["none", "global"]
+
+_TEST_SHARE = 0.2  # where there are fewer rows than asked for
 
 
 @lru_cache(maxsize=2)
@@ -18,42 +21,49 @@ def load_split(
     data_dir: Path | None,
     n_train: int,
     n_test: int,
-    seed: int,
-    *,
+    seed: int | tuple[int, ...],
     dtype: str = "float32",
     scaling: Scaling = "none",
-) -> tuple[TrainingData, DatasetInfo]:
-    """Draw training and test rows of a data set.
+) -> TrainingData:
+    """Some rows of a classification to train on and others to test with, drawn with a seed.
 
     Parameters
     ----------
-    dataset, data_dir : as sweeps take them.
-    n_train, n_test : rows; where the data set has fewer than both, all its rows are divided 80:20.
-    seed : of the permutation from which both are taken.
-    dtype : of all arrays.
-    scaling : "standard" subtracts the mean of all features of all training rows and divides by
-        their standard deviation, one number each.
+    dataset : as sweeps name them.
+    data_dir : folder of local data sets; None for the usual ones.
+    n_train, n_test : rows wanted; of a smaller data set, 80 % are for training.
+    seed : of the permutation that chooses them; several numbers to keep it apart from what else a
+        study draws from its seed.
+    dtype : of the arrays.
+    scaling : "none", or "global": minus the mean and over the standard deviation of all inputs of
+        the training rows together, as for pixels.
 
     Returns
     -------
-    The rows, read-only as the next caller gets the same arrays, and what the data set is.
+    Arrays to be read only: those of the last two calls are remembered.
 
     Raises
     ------
     DatasetError
-        As `minibutter.datasets.load`.
+        If the data set cannot be had.
+    StudyError
+        If it is not a classification.
     """
-    found = load(dataset, data_dir=data_dir)
-    n_rows = found.info.n_rows
+    found = datasets.load(dataset, data_dir=data_dir)
+    if found.info.task != "classification":
+        raise StudyError(
+            f"{dataset} is for {found.info.task}; a study of this kind needs classes, as in mnist "
+            "or digits"
+        )
+    n_rows = len(found.x)
     if n_rows < n_train + n_test:
-        n_train = n_rows * 4 // 5
-        n_test = n_rows - n_train
-    rows = np.random.default_rng(seed).permutation(n_rows)[: n_train + n_test]
-    x, y = found.x[rows].astype(dtype), found.y[rows].astype(dtype)
-    if scaling == "standard":
-        drawn = x[:n_train].astype(np.float64)
-        x = ((x - drawn.mean()) / drawn.std()).astype(dtype)
-    parts = x[:n_train], y[:n_train], x[n_train:], y[n_train:]
-    for part in parts:
-        part.setflags(write=False)
-    return TrainingData(*(np.ascontiguousarray(part) for part in parts)), found.info
+        n_test = round(_TEST_SHARE * n_rows)
+        n_train = n_rows - n_test
+    chosen = np.random.default_rng(seed).permutation(n_rows)[: n_train + n_test]
+    x, y = found.x[chosen], found.y[chosen]
+    if scaling == "global":
+        # In float64, and rounded once.
+        trained = x[:n_train].astype(np.float64)
+        x = (x - trained.mean()) / trained.std()
+    x, y = (np.ascontiguousarray(array, dtype=dtype) for array in (x, y))
+    return TrainingData(x[:n_train], y[:n_train], x[n_train:], y[n_train:])

@@ -1,40 +1,44 @@
-"""Rows of a study: drawn by a seed, scaled, and not to be written to."""
+"""The split of a data set that studies measure on."""
 
 import numpy as np
 import pytest
 
-from minibutter.datasets import DatasetError
+from minibutter.studies.catalogue import StudyError
 from minibutter.studies.data import load_split
 
 
-def test_rows_are_drawn_by_the_seed_without_overlap():
-    data, info = load_split("digits", None, 1000, 300, 0)
-    again, _ = load_split("digits", None, 1000, 300, 0)
-    other, _ = load_split("digits", None, 1000, 300, 1)
+def test_rows_are_drawn_with_the_seed_and_none_is_in_both_parts():
+    data = load_split("digits", None, 1000, 300, 0)
     assert data.x_train.shape == (1000, 64)
     assert data.y_test.shape == (300, 10)
-    assert info.task == "classification"
-    np.testing.assert_array_equal(data.x_train, again.x_train)
-    assert not np.array_equal(data.x_train, other.x_train)
-    seen = {row.tobytes() for row in data.x_train}
-    assert not any(row.tobytes() in seen for row in data.x_test)
-    assert not data.x_train.flags.writeable
+    again = load_split("digits", None, 1000, 300, 0)
+    assert again is data
+    other = load_split("digits", None, 1000, 300, 1)
+    assert not np.array_equal(other.x_train, data.x_train)
+    images = np.concatenate([data.x_train, data.x_test])
+    whole = np.concatenate([other.x_train, other.x_test])
+    for rows in (images, whole):
+        assert len(np.unique(rows, axis=0)) > 1290  # digits has hardly any equal images
+    assert data.x_train.dtype == np.float32
+    assert data.x_train.flags.c_contiguous
 
 
-def test_a_smaller_data_set_is_divided_80_to_20():
-    data, _ = load_split("digits", None, 8000, 2000, 0)
-    assert (len(data.x_train), len(data.x_test)) == (1437, 360)
+def test_of_few_rows_four_fifths_are_for_training():
+    data = load_split("digits", None, 8000, 2000, 0)
+    assert (len(data.x_train), len(data.x_test)) == (1438, 359)
 
 
-def test_the_scale_is_one_number_and_that_of_the_training_rows():
-    plain, _ = load_split("digits", None, 500, 100, 0, dtype="float64")
-    data, _ = load_split("digits", None, 500, 100, 0, dtype="float64", scaling="standard")
+def test_global_scaling_is_that_of_the_training_rows():
+    data = load_split("digits", None, 1000, 300, 3, "float64", "global")
+    assert data.x_train.dtype == np.float64
     assert data.x_train.mean() == pytest.approx(0, abs=1e-12)
-    assert data.x_train.std() == pytest.approx(1)
-    mean, deviation = plain.x_train.mean(), plain.x_train.std()
-    np.testing.assert_allclose(data.x_test, (plain.x_test - mean) / deviation)
+    assert data.x_train.std() == pytest.approx(1, rel=1e-12)
+    assert data.x_test.mean() != pytest.approx(0, abs=1e-6)
+    plain = load_split("digits", None, 1000, 300, 3, "float64")
+    ratio = (plain.x_test - plain.x_train.mean()) / plain.x_train.std()
+    np.testing.assert_allclose(data.x_test, ratio, atol=1e-6)
 
 
-def test_a_data_set_that_does_not_exist_is_the_callers_error():
-    with pytest.raises(DatasetError):
-        load_split("no_such_set", None, 10, 10, 0)
+def test_a_regression_is_refused():
+    with pytest.raises(StudyError, match="diabetes is for regression; a study of this kind needs"):
+        load_split("diabetes", None, 100, 50, 0)

@@ -45,7 +45,7 @@ def measure_edge(
     One row a look: `step`, `loss`, `sharpness`, `batch_sharpness` with its `_error` and
     `_of_means` (see `edge.BatchSharpness`), `threshold` of the sharpness, `has_ended` early.
     """
-    data, _ = load_split(dataset, data_dir, n_rows, 1, seed, dtype="float64")
+    data = load_split(dataset, data_dir, n_rows, 1, seed, dtype="float64")
     x = pool_images(data.x_train)
     x = (x - x.mean()) / x.std()
     network = TanhNetwork(x, data.y_train)

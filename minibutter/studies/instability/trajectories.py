@@ -67,10 +67,9 @@ class Recipe:
 
     def load(self, data_dir: Path | None) -> TrainingData:
         """The rows that it trains on and is tested on."""
-        data, _ = load_split(
+        return load_split(
             *(self.dataset, data_dir, self.n_train, self.n_test, self.seed), dtype=self.dtype
         )
-        return data
 
     def network(self, data: TrainingData, variant: Variant | None = None) -> Network:
         """784-width-...-width-10, say."""
