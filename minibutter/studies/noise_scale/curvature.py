@@ -61,6 +61,42 @@ def measure_curvature_of_noise(
     )
 
 
+def measure_curvature_of_noise_by_signs(
+    hessian: Hessian, rng: np.random.Generator, probes: int = 24
+) -> CurvatureOfNoise:
+    """The same with tr(HΣ) as the mean of vᵀHv over random directions v of covariance Σ.
+
+    v = Σ_i s_i (g_i - G) / √n with random signs s_i holds all examples. That is the better choice
+    late in training, where a few examples have most of the noise and a sample may miss them
+    (Hutchinson 1990; Girard 1989).
+
+    Parameters
+    ----------
+    hessian : at the point, of all n examples.
+    rng : draws the signs.
+    probes : how many directions, at least 2; each costs one product.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 probes.
+    """
+    if probes < 2:
+        raise ValueError(f"probes is {probes}; an error takes at least 2")
+    n, gradient = hessian.n, hessian.gradient
+    along = []
+    for _ in range(probes):
+        signs = rng.integers(0, 2, n) * 2.0 - 1
+        direction = hessian.weighted_gradient((signs - signs.mean()) / np.sqrt(n))
+        along.append(float(direction @ hessian.product(direction)))
+    return CurvatureOfNoise(
+        squared_gradient=float(gradient @ gradient),
+        curvature=float(gradient @ hessian.product(gradient)),
+        curvature_of_noise=float(np.mean(along)),
+        standard_error=float(np.std(along, ddof=1) / np.sqrt(probes)),
+    )
+
+
 def curvature_noise_scale(measured: CurvatureOfNoise, confidence: float = 0.95) -> Estimate:
     """B_noise with the interval that comes from looking at some examples only."""
     covariance = NoiseCovariance(measured.standard_error**2, 0.0, 0.0)

@@ -10,6 +10,7 @@ from minibutter.studies.noise_scale.curvature import (
     CurvatureOfNoise,
     curvature_noise_scale,
     measure_curvature_of_noise,
+    measure_curvature_of_noise_by_signs,
 )
 
 
@@ -55,6 +56,26 @@ def test_some_examples_stand_for_all_within_their_error(problem):
     assert scatter == pytest.approx(np.mean([some.standard_error for some in found]), rel=0.3)
     estimate = curvature_noise_scale(found[0])
     assert estimate.low < exact.curvature_of_noise / exact.curvature < estimate.high
+
+
+def test_random_signs_of_all_examples_find_the_same_within_their_error(problem):
+    hessian, _ = problem
+    exact = measure_curvature_of_noise(hessian, np.random.default_rng(1), examples=60)
+    found = [
+        measure_curvature_of_noise_by_signs(hessian, np.random.default_rng(seed), probes=30)
+        for seed in range(60)
+    ]
+    traces = np.array([some.curvature_of_noise for some in found])
+    errors = np.array([some.standard_error for some in found])
+    assert 0.7 < np.std((traces - exact.curvature_of_noise) / errors) < 1.4
+    assert traces.mean() == pytest.approx(exact.curvature_of_noise, abs=3 * traces.std() / 60**0.5)
+    assert found[0].curvature == pytest.approx(exact.curvature, rel=1e-12)
+    assert found[0].squared_gradient == pytest.approx(exact.squared_gradient, rel=1e-12)
+
+
+def test_one_direction_has_no_error(problem):
+    with pytest.raises(ValueError, match="probes is 1; an error takes at least 2"):
+        measure_curvature_of_noise_by_signs(problem[0], np.random.default_rng(0), 1)
 
 
 def test_a_gradient_along_negative_curvature_has_no_noise_scale():
