@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from minibutter.studies.estimate import Estimate
+from minibutter.estimate import Estimate
 from minibutter.studies.noise_scale.pareto import ParetoFit, fit_pareto
 
 

@@ -17,7 +17,7 @@ from minibutter.nn.noise import estimate_noise
 from minibutter.nn.slices import SlicedGroup
 from minibutter.nn.starts import Start, TrainingData
 from minibutter.nn.training import make_optimizer
-from minibutter.studies.noise_scale.estimators import noise_of_examples
+from minibutter.noise_scale.estimators import noise_of_examples
 from minibutter.studies.noise_scale.measure import noise_of_steps
 from minibutter.studies.noise_scale.problem import Problem, load_problem, run_to, sampler
 

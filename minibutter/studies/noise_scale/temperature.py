@@ -14,7 +14,7 @@ import pandas as pd
 
 from minibutter.nn.moments import ExampleMoments
 from minibutter.nn.steps import Evaluation, StepTrainer
-from minibutter.studies.noise_scale.estimators import noise_of_examples
+from minibutter.noise_scale.estimators import noise_of_examples
 from minibutter.studies.noise_scale.problem import begin_run, descent, load_problem
 
 
