@@ -17,6 +17,7 @@ from minibutter.studies.noise_scale.following import adaptive_gains
 from minibutter.studies.noise_scale.frontier import Frontier, make_frontier
 from minibutter.studies.noise_scale.levels import geometric_mean, scale_by_level
 from minibutter.studies.noise_scale.pareto import fit_step_law
+from minibutter.studies.noise_scale.routes import route_deviations
 from minibutter.studies.noise_scale.sizes import Sizes
 from minibutter.studies.noise_scale.temperature import temperature_responses
 from minibutter.studies.study import Conclusion
@@ -95,7 +96,7 @@ def conclude(
         "along": found.along,
         "layers": layer_table(found.along),
         "curvature": found.curvature,
-        "routes": criteria.route_deviations(found.routes),
+        "routes": route_deviations(found.routes),
         "runs": found.sweep,
         "frontier": frontier.points,
         "critical-batch": frontier.fits,

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from minibutter.studies.noise_scale.levels import MeanOfLogs, geometric_mean
+from minibutter.studies.noise_scale.routes import route_deviations
 from minibutter.studies.verdict import Criterion, judge
 
 CRITICAL_BATCH_START, CRITICAL_BATCH_END = 20.0, 200.0
@@ -196,32 +197,6 @@ def judge_routes(routes: pd.DataFrame) -> Criterion:
         reason=f"{n} comparisons, the worst is {worst['quantity']} {worst['route']} at step "
         f"{int(worst['step'])}",
     )
-
-
-def route_deviations(routes: pd.DataFrame) -> pd.DataFrame:
-    """Deviations from the exact route in standard errors, one row a route and quantity.
-
-    Parameters
-    ----------
-    routes : of `measure_routes`, with its arguments `seed`, `step` and `epochs`.
-    """
-    found = []
-    keys = ["seed", "step"]
-    exact = routes[routes["route"] == "exact"].set_index(keys)
-    for row in routes[routes["route"] != "exact"].to_dict("records"):
-        truth = exact.loc[tuple(row[key] for key in keys)]
-        for quantity in ("trace", "squared_gradient"):
-            found.append(
-                {
-                    **{key: row[key] for key in (*keys, "route", "epochs")},
-                    "quantity": quantity,
-                    "exact": truth[quantity],
-                    "estimate": row[quantity],
-                    "error": row[f"{quantity}_error"],
-                    "deviation": (row[quantity] - truth[quantity]) / row[f"{quantity}_error"],
-                }
-            )
-    return pd.DataFrame(found)
 
 
 def judge_stream(ratios: np.ndarray) -> Criterion:

@@ -118,3 +118,29 @@ def _by_rank(
         squares = np.nanmean(estimates.gradient_squares)
         pairs.append((trace, squares + trace / problem.n))
     return np.array(pairs)
+
+
+def route_deviations(routes: pd.DataFrame) -> pd.DataFrame:
+    """Deviations from the exact route in standard errors, one row a route and quantity.
+
+    Parameters
+    ----------
+    routes : of `measure_routes`, with its arguments `seed`, `step` and `epochs`.
+    """
+    found = []
+    keys = ["seed", "step"]
+    exact = routes[routes["route"] == "exact"].set_index(keys)
+    for row in routes[routes["route"] != "exact"].to_dict("records"):
+        truth = exact.loc[tuple(row[key] for key in keys)]
+        for quantity in ("trace", "squared_gradient"):
+            found.append(
+                {
+                    **{key: row[key] for key in (*keys, "route", "epochs")},
+                    "quantity": quantity,
+                    "exact": truth[quantity],
+                    "estimate": row[quantity],
+                    "error": row[f"{quantity}_error"],
+                    "deviation": (row[quantity] - truth[quantity]) / row[f"{quantity}_error"],
+                }
+            )
+    return pd.DataFrame(found)

@@ -21,8 +21,8 @@ Point = tuple[int, int]
 
 # Seconds on one core with AVX-512, of the network of the study; they only choose what is begun
 # first, and what a dry run says.
-_TRAIN_S, _STEP_S, _EVALUATE_S, _MOMENTS_S = 5e-6, 100e-6, 2.5e-6, 12e-6
-_PRODUCT_S, _START_S = 25e-6, 0.3
+_TRAIN_S, _STEP_S, _EVALUATE_S, _MOMENTS_S = 5e-6, 100e-6, 1.5e-6, 14e-6
+_PRODUCT_S, _START_S = 22e-6, 0.1
 _REACH = 1500  # steps of whole gradients that are enough for the last goal
 _REACH_BATCH = 200  # and the batch at which it takes twice as many
 
@@ -150,7 +150,7 @@ class Stages:
                 "spacing": sizes.spacing,
                 "most_steps": most_steps,
             }
-            duration_s = self._train_s(most_steps / 4, batch_size)
+            duration_s = self._train_s(most_steps / 8, batch_size)
             duration_s += 120 * self._rows_evaluated * _EVALUATE_S
             pieces += [
                 ({"seed": seed, **arguments}, len(multipliers) * duration_s)
@@ -247,7 +247,9 @@ class Stages:
             "most_examples": most_examples,
         }
         duration_s = self._train_s(_REACH, 2 * _REACH_BATCH) / 4
-        duration_s += 120 * (self._rows_evaluated * _EVALUATE_S + sizes.adaptive_rows * _MOMENTS_S)
+        duration_s += 60 * (
+            self._rows_evaluated * _EVALUATE_S + sizes.adaptive_rows * _MOMENTS_S / 2
+        )
         pieces = (
             (
                 {"seed": seed, "exchange_rate": rate, "multiplier": multiplier, **arguments},
