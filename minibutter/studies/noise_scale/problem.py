@@ -18,6 +18,7 @@ from minibutter.nn.training import make_optimizer
 from minibutter.studies.data import load_split
 
 _INITIAL, _ORDER, _SAMPLE = range(3)  # streams of random numbers of a seed
+_SPLIT = 0x5917
 
 LARGEST_RATE = 0.5
 HALF_RATE_BATCH = 64
@@ -66,7 +67,7 @@ def load_problem(problem: Mapping[str, Any], data_dir: Path | None) -> Problem:
     """
     data = load_split(
         *(problem["dataset"], data_dir, problem["n_train"], problem["n_test"]),
-        problem["split_seed"],
+        (_SPLIT, problem["split_seed"]),
         scaling="global",
     )
     widths = (problem["hidden"], data.y_train.shape[1])
