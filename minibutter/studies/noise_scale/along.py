@@ -7,20 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from minibutter.estimate import Estimate
 from minibutter.nn.curvature import Hessian
 from minibutter.nn.moments import ExampleMoments, MomentTrainer
 from minibutter.nn.steps import Evaluation
 from minibutter.nn.training import make_optimizer
-from minibutter.estimate import Estimate
-from minibutter.studies.noise_scale.curvature import (
-    curvature_noise_scale,
-    measure_curvature_of_noise_by_signs,
-)
 from minibutter.noise_scale.estimators import noise_of_examples
 from minibutter.noise_scale.intervals import (
     jackknife_noise_scale,
     noise_scale_of_examples,
     trace_of_squared_covariance,
+)
+from minibutter.noise_scale.streaming import StreamingNoise
+from minibutter.studies.noise_scale.curvature import (
+    curvature_noise_scale,
+    measure_curvature_of_noise_by_signs,
 )
 from minibutter.studies.noise_scale.measure import noise_of_steps
 from minibutter.studies.noise_scale.problem import (
@@ -30,7 +31,6 @@ from minibutter.studies.noise_scale.problem import (
     run_to,
     sampler,
 )
-from minibutter.noise_scale.streaming import StreamingNoise
 
 BLOCKS = 32  # of the jackknife
 GRAM_ROWS = 512  # from which tr Σ² is estimated

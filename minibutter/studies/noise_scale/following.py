@@ -11,13 +11,13 @@ from minibutter.nn.moments import ExampleMoments
 from minibutter.nn.steps import Evaluation, StepTrainer
 from minibutter.noise_scale.adaptive import adaptive_batch_size, adaptive_frontier
 from minibutter.noise_scale.estimators import noise_of_examples
+from minibutter.noise_scale.streaming import StreamingNoise
 from minibutter.studies.noise_scale.problem import (
     begin_run,
     descent,
     load_problem,
     usual_rate,
 )
-from minibutter.noise_scale.streaming import StreamingNoise
 
 _DECAY = 0.7  # of the averages over measurements: a single one scatters by a factor of 2 or 3
 
