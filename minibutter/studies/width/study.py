@@ -1,0 +1,392 @@
+"""The width study: which SGD noise generalises best, at every width of a network.
+
+Stages: the largest stable learning rates and a coordinate check; then late test accuracy on a
+coarse grid of batch sizes; then, around the best of every network, on a fine one. All are
+measurements, not sweeps (see `training`): runs of all batch sizes make equally many steps and are
+looked at equally often.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from minibutter.plots import width as figures
+from minibutter.studies.study import (
+    Conclusion,
+    Course,
+    Measurement,
+    Measurements,
+    Settings,
+    Step,
+)
+from minibutter.studies.width import cost, criteria
+from minibutter.studies.width.coordinates import measure_coordinates, slopes_of_changes
+from minibutter.studies.width.data import load_rows, split_sizes
+from minibutter.studies.width.optima import (
+    Optimum,
+    Setting,
+    find_optima,
+    optima_table,
+    slopes_table,
+)
+from minibutter.studies.width.peak import HALF_WINDOW, draw_repetitions
+from minibutter.studies.width.stability import measure_stability, summarise_stability
+from minibutter.studies.width.training import measure_late_accuracy
+
+LANES = 16
+"""Repetitions of float32 that are trained at once."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A learning rate at which the best batch size of every width is looked for.
+
+    Attributes
+    ----------
+    parameterization : "ntk" or "standard".
+    learning_rate : of plain SGD.
+    n_steps : of every run. Rates of a parameterization have equal products of the two.
+    widths : of the hidden layers.
+    batch_sizes : the coarse grid, powers of two.
+    """
+
+    parameterization: str
+    learning_rate: float
+    n_steps: int
+    widths: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes
+    ----------
+    scans : of batch sizes.
+    n_repetitions : of every run; a multiple of 16 wastes no lane.
+    n_looks : at the test rows, late in a run.
+    stability_widths, stability_steps, stability_rows, stability_repetitions : of the largest stable
+        learning rates.
+    coordinate_widths, coordinate_steps, coordinate_rows : of the coordinate check.
+    n_train, n_test : rows of a repetition.
+    hidden_layers : of the scans and of the largest rates; the check has two.
+    sigma0 : of the first weights.
+    n_draws : of the bootstrap.
+    """
+
+    scans: tuple[Scan, ...]
+    n_repetitions: int
+    stability_widths: tuple[int, ...]
+    coordinate_widths: tuple[int, ...]
+    n_looks: int = 10
+    stability_steps: int = 64
+    stability_rows: int = 512
+    stability_repetitions: int = 16
+    coordinate_steps: tuple[int, ...] = (1, 2, 4, 8)
+    coordinate_rows: int = 256
+    n_train: int = 2000
+    n_test: int = 8000
+    hidden_layers: int = 1
+    sigma0: float = 1.0
+    n_draws: int = 1000
+
+
+PARAMETERIZATIONS = ("standard", "ntk", "mup")
+COORDINATE_LAYERS = 2
+COORDINATE_RATES = {"standard": 0.05, "ntk": 1.0, "mup": 0.05}
+BASE_WIDTH = 32
+"""Of muP: where it is the standard parameterization."""
+
+
+@dataclass(frozen=True)
+class WidthStudy:
+    """Optimal batch sizes and largest learning rates against width.
+
+    Attributes
+    ----------
+    name, question : for people.
+    sizes : by scale.
+    """
+
+    name: str = "width"
+    question: str = "does the best SGD noise grow with the width of a network?"
+    sizes: Mapping[str, Sizes] = field(default_factory=lambda: {"quick": QUICK, "full": FULL})
+
+    def outline(self, settings: Settings) -> list[Step]:
+        """All four stages; of the fine grid as many runs as it may need."""
+        sizes = self.sizes[settings.scale]
+        stages = [
+            _stability(settings, sizes),
+            _coordinates(settings, sizes),
+            _runs("coarse", _coarse_grid(sizes), settings, sizes),
+            _runs("fine", _largest_fine_grid(sizes), settings, sizes),
+        ]
+        return [
+            Step(
+                stage.name,
+                stage.description,
+                len(stage.pieces),
+                sum(piece.predicted_s for piece in stage.pieces),
+            )
+            for stage in stages
+        ]
+
+    def course(self, settings: Settings) -> Course:
+        """Measure, and conclude."""
+        sizes = self.sizes[settings.scale]
+        x, _ = load_rows(settings.dataset, settings.data_dir)
+        n_train, n_test = split_sizes(len(x), sizes.n_train, sizes.n_test)
+        stability = yield _stability(settings, sizes)
+        coordinates = yield _coordinates(settings, sizes)
+        coarse = yield _runs("coarse", _coarse_grid(sizes), settings, sizes)
+        fine = yield _runs("fine", _fine_grid(sizes, coarse), settings, sizes)
+        accuracies = pd.concat([coarse, fine], ignore_index=True)
+        rng = np.random.default_rng([settings.seed, sizes.n_repetitions])
+        draws = draw_repetitions(sizes.n_repetitions, sizes.n_draws, rng)
+        rate_draws = draw_repetitions(sizes.stability_repetitions, sizes.n_draws, rng)
+        return _conclude(
+            sizes, (n_train, n_test), stability, coordinates, accuracies, draws, rate_draws
+        )
+
+
+def _stability(settings: Settings, sizes: Sizes) -> Measurements:
+    pieces = [
+        Measurement(
+            measure_stability,
+            {
+                "dataset": settings.dataset,
+                "parameterization": name,
+                "width": width,
+                "hidden_layers": sizes.hidden_layers,
+                "sigma0": sizes.sigma0,
+                "base_width": BASE_WIDTH,
+                "n_steps": sizes.stability_steps,
+                "n_rows": sizes.stability_rows,
+                "n_repetitions": sizes.stability_repetitions,
+                "seed": settings.seed,
+            },
+            cost.stability_s(
+                width, sizes.hidden_layers, sizes.stability_rows, sizes.stability_steps
+            ),
+        )
+        for name in PARAMETERIZATIONS
+        for width in sizes.stability_widths
+    ]
+    return Measurements("stability", "largest stable learning rates, and 2 / λ0", tuple(pieces))
+
+
+def _coordinates(settings: Settings, sizes: Sizes) -> Measurements:
+    pieces = [
+        Measurement(
+            measure_coordinates,
+            {
+                "dataset": settings.dataset,
+                "parameterization": name,
+                "width": width,
+                "hidden_layers": COORDINATE_LAYERS,
+                "sigma0": sizes.sigma0,
+                "base_width": BASE_WIDTH,
+                "learning_rate": COORDINATE_RATES[name],
+                "steps": list(sizes.coordinate_steps),
+                "n_rows": sizes.coordinate_rows,
+                "n_repetitions": sizes.stability_repetitions,
+                "seed": settings.seed,
+            },
+            cost.coordinates_s(width, sizes.coordinate_rows, max(sizes.coordinate_steps)),
+        )
+        for name in PARAMETERIZATIONS
+        for width in sizes.coordinate_widths
+    ]
+    return Measurements("coordinates", "how far units move in a few steps", tuple(pieces))
+
+
+Run = tuple[Scan, int, int]
+"""A scan, a width and a batch size."""
+
+
+def _coarse_grid(sizes: Sizes) -> Iterator[Run]:
+    for scan in sizes.scans:
+        for width in scan.widths:
+            for batch_size in scan.batch_sizes:
+                yield scan, width, batch_size
+
+
+def _fine_grid(sizes: Sizes, coarse: pd.DataFrame) -> Iterator[Run]:
+    """Half octaves around the best of the coarse grid."""
+    for scan in sizes.scans:
+        of_scan = coarse[
+            (coarse["parameterization"] == scan.parameterization)
+            & (coarse["learning_rate"] == scan.learning_rate)
+        ]
+        for width in scan.widths:
+            means = of_scan[of_scan["width"] == width].groupby("batch_size")["late_accuracy"].mean()
+            for batch_size in _between(scan.batch_sizes, int(means.idxmax())):
+                yield scan, width, batch_size
+
+
+def _largest_fine_grid(sizes: Sizes) -> Iterator[Run]:
+    """For the outline: as if the best batch size were the second largest of the coarse grid."""
+    for scan in sizes.scans:
+        for width in scan.widths:
+            for batch_size in _between(scan.batch_sizes, scan.batch_sizes[-2]):
+                yield scan, width, batch_size
+
+
+def _between(grid: tuple[int, ...], best: int) -> list[int]:
+    """Batch sizes half an octave from those of a grid of octaves, near the best."""
+    halves = [round(size * 2**0.5) for size in grid[:-1]]
+    near = [size for size in halves if abs(np.log2(size / best)) <= HALF_WINDOW + 0.1]
+    return [size for size in near if size not in grid]
+
+
+def _runs(name: str, grid: Iterator[Run], settings: Settings, sizes: Sizes) -> Measurements:
+    pieces = []
+    for scan, width, batch_size in grid:
+        for first in range(0, sizes.n_repetitions, LANES):
+            arguments = {
+                "dataset": settings.dataset,
+                "parameterization": scan.parameterization,
+                "width": width,
+                "hidden_layers": sizes.hidden_layers,
+                "sigma0": sizes.sigma0,
+                "learning_rate": scan.learning_rate,
+                "batch_size": batch_size,
+                "n_steps": scan.n_steps,
+                "n_looks": sizes.n_looks,
+                "first_repetition": first,
+                "n_repetitions": min(LANES, sizes.n_repetitions - first),
+                "n_train": sizes.n_train,
+                "n_test": sizes.n_test,
+                "seed": settings.seed,
+            }
+            predicted_s = cost.accuracy_s(
+                width,
+                sizes.hidden_layers,
+                batch_size,
+                scan.n_steps,
+                sizes.n_looks * sizes.n_test,
+            )
+            pieces.append(Measurement(measure_late_accuracy, arguments, predicted_s))
+    return Measurements(
+        name, f"late test accuracy on the {name} grid of batch sizes", tuple(pieces)
+    )
+
+
+def _conclude(
+    sizes: Sizes,
+    n_rows: tuple[int, int],
+    stability: pd.DataFrame,
+    coordinates: pd.DataFrame,
+    accuracies: pd.DataFrame,
+    draws: np.ndarray,
+    rate_draws: np.ndarray,
+) -> Conclusion:
+    optima = find_optima(accuracies, draws)
+    largest, largest_slopes = criteria.largest_batches(optima, stability, sizes.sigma0, rate_draws)
+    of_batches = [
+        *criteria.judge_slopes(optima, len(draws)),
+        criteria.judge_collapse(optima, "ntk"),
+        criteria.judge_collapse(optima, "standard"),
+        criteria.judge_accuracy(optima, "ntk"),
+        criteria.judge_accuracy(optima, "standard"),
+        *criteria.judge_largest_batches(largest_slopes),
+    ]
+    if n_rows[0] < sizes.n_train:
+        of_batches = criteria.doubt(
+            of_batches,
+            f"learning rates and batch sizes are chosen for {sizes.n_train} training rows; the "
+            f"data set leaves {n_rows[0]}",
+        )
+    tables = {
+        "accuracies": accuracies,
+        "optima": optima_table(optima, sizes.sigma0),
+        "slopes": slopes_table(optima, len(draws)),
+        "stability": stability,
+        "stability_by_width": summarise_stability(stability, rate_draws),
+        "largest_batches": largest,
+        "coordinates": coordinates,
+        "coordinate_slopes": slopes_of_changes(coordinates),
+    }
+    return Conclusion(
+        (*of_batches, *criteria.judge_rates(stability, rate_draws)),
+        tables,
+        {
+            "accuracy": partial(figures.draw_accuracy, accuracies, tables["optima"]),
+            "optima": partial(figures.draw_optima, tables["optima"], tables["slopes"]),
+            "largest_rates": partial(
+                figures.draw_largest_rates, tables["stability_by_width"], largest
+            ),
+            "best_accuracy": partial(figures.draw_best_accuracy, tables["optima"]),
+            "coordinates": partial(figures.draw_coordinates, coordinates),
+        },
+        _context(sizes, n_rows, optima, largest_slopes),
+    )
+
+
+def _context(
+    sizes: Sizes,
+    n_rows: tuple[int, int],
+    optima: dict[Setting, Optimum],
+    largest_slopes: dict[str, criteria.Slope],
+) -> dict[str, object]:
+    return {
+        "convention": "noise of the mean loss, batches with replacement: g = rate / batch size",
+        "n_train": n_rows[0],
+        "n_test": n_rows[1],
+        "n_repetitions": sizes.n_repetitions,
+        "hidden_layers": sizes.hidden_layers,
+        "sigma0": sizes.sigma0,
+        "scans": [
+            {
+                "parameterization": scan.parameterization,
+                "learning_rate": scan.learning_rate,
+                "n_steps": scan.n_steps,
+                "widths": list(scan.widths),
+            }
+            for scan in sizes.scans
+        ],
+        "left_out": [
+            f"{s.parameterization}, rate {s.learning_rate:g}, width {s.width}"
+            for s, optimum in optima.items()
+            if not optimum.interpolates or optimum.log2_batch is None
+        ],
+        "largest_batch_slopes": {name: slope.value for name, slope in largest_slopes.items()},
+    }
+
+
+def _scans(widths: tuple[int, ...], duration: int) -> tuple[Scan, ...]:
+    """Two rates of both parameterizations, that differ by two, as do their batch sizes.
+
+    The best batch size goes with the rate, about. These rates keep it between 8 rows and an eighth
+    of the training rows at all widths, and lie below the largest stable ones.
+    """
+    return tuple(
+        Scan(name, rate, round(duration / share), widths, batch_sizes)
+        for name, rate, share, batch_sizes in (
+            ("ntk", 16.0, 2, (8, 16, 32, 64, 128, 256)),
+            ("ntk", 8.0, 1, (4, 8, 16, 32, 64, 128)),
+            ("standard", 0.2, 2, (4, 8, 16, 32, 64, 128)),
+            ("standard", 0.1, 1, (2, 4, 8, 16, 32, 64)),
+        )
+    )
+
+
+QUICK = Sizes(
+    scans=_scans((8, 16, 32, 64, 128), 4000),
+    n_repetitions=16,
+    stability_widths=(8, 16, 32, 64, 128, 256),
+    coordinate_widths=(16, 32, 64, 128, 256, 512),
+    stability_rows=256,
+)
+FULL = Sizes(
+    scans=_scans((8, 16, 32, 64, 128, 256), 8000),
+    n_repetitions=32,
+    stability_widths=(8, 16, 32, 64, 128, 256, 512, 1024),
+    coordinate_widths=(16, 32, 64, 128, 256, 512, 1024),
+)
+
+STUDY = WidthStudy()
