@@ -32,7 +32,7 @@ def draw_accuracy(accuracies: pd.DataFrame, optima: pd.DataFrame, path: Path) ->
     panels = list(optima.groupby(["parameterization", "learning_rate"], sort=True))
     n_columns = min(2, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = Figure(figsize=(3.5 * n_columns, 2.7 * n_rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(3.3 * n_columns, 2.4 * n_rows + 0.4), layout="constrained")
     axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).ravel()
     colours = _width_colours(optima["width"])
     keys = ["parameterization", "learning_rate", "width"]
@@ -125,7 +125,7 @@ def draw_largest_rates(stability: pd.DataFrame, batches: pd.DataFrame, path: Pat
     Parameters
     ----------
     stability : a row a parameterization and width, with `linear_rate`, `largest_rate` and
-        `largest_rate_without_rise`.
+        `largest_rate_that_trains`.
     batches : likewise, with `largest_batch`; may be empty.
     """
     figure = Figure(figsize=(7.0, 3.5), layout="constrained")
@@ -136,7 +136,7 @@ def draw_largest_rates(stability: pd.DataFrame, batches: pd.DataFrame, path: Pat
         colour = _COLOURS[name]
         for column, style, marker in (
             ("largest_rate", "-", "o"),
-            ("largest_rate_without_rise", ":", "s"),
+            ("largest_rate_that_trains", ":", "s"),
             ("linear_rate", "", "x"),
         ):
             errors = [
@@ -166,7 +166,7 @@ def draw_largest_rates(stability: pd.DataFrame, batches: pd.DataFrame, path: Pat
     right.set_yscale("log", base=2)
     right.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     left.set_ylabel("learning rate", fontsize=9)
-    right.set_ylabel("largest batch size at the best noise (rows)", fontsize=9)
+    right.set_ylabel("batch size at the largest rate (rows)", fontsize=9)
     for axis in (left, right):
         _width_axis(axis)
         finish_axis(axis)
@@ -179,8 +179,8 @@ def draw_largest_rates(stability: pd.DataFrame, batches: pd.DataFrame, path: Pat
         line([], [], color="0.4", linestyle="--", lw=1),
     ]
     labels = [
-        *_NAMES.values(), "largest that trains", "largest without a rise", r"$2 / \lambda_0$",
-        "predicted slope",
+        *_NAMES.values(), "largest without a rise of the loss", "largest that trains",
+        r"$2 / \lambda_0$", "predicted slope",
     ]  # fmt: skip
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     save(figure, path)
@@ -225,7 +225,7 @@ def draw_coordinates(coordinates: pd.DataFrame, path: Path) -> None:
     names = [name for name in _NAMES if (coordinates["parameterization"] == name).any()]
     layers = list(dict.fromkeys(coordinates["layer"]))
     figure = Figure(figsize=(7.0, 1.9 * len(layers) + 0.6), layout="constrained")
-    axes = figure.subplots(len(layers), len(names), squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(len(layers), len(names), squeeze=False, sharex=True, sharey="row")
     steps = sorted(coordinates["step"].unique())
     shades = np.linspace(0.35, 1.0, len(steps))
     for column, name in enumerate(names):

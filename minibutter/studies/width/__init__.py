@@ -2,5 +2,5 @@
 
 `study.py` leads; `training.py`, `stability.py` and `coordinates.py` measure, `scales.py` says what
 a noise scale is in every parameterization, `peak.py` finds optima and slopes with their intervals,
-`criteria.py` judges.
+`criteria.py` and `rates.py` judge.
 """

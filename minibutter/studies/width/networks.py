@@ -5,6 +5,7 @@ All measurements make them here, so that one width means the same network in all
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from minibutter.nn.kernels import epoch
 from minibutter.nn.network import Network
 from minibutter.nn.parameterization import Parameterization, make_parameterization
 from minibutter.nn.starts import Start
-from minibutter.nn.training import make_optimizer
+from minibutter.nn.training import compile_kernels, make_optimizer
 from minibutter.studies.width.data import (
     BATCHES,
     INITIAL,
@@ -82,6 +83,7 @@ def make_starts(
     n_train, n_test : rows, fewer where the data set is smaller (`data.split_sizes`).
     model : keywords of `make_model`.
     """
+    _compile_once()
     x, y = load_rows(dataset, data_dir)
     sizes = split_sizes(len(x), n_train, n_test)
     made = make_model(x.shape[1], y.shape[1], **model)
@@ -89,6 +91,12 @@ def make_starts(
         made.start(split_rows(x, y, *sizes, stream(seed, number, SPLIT)), seed, number)
         for number in repetitions
     ]
+
+
+@cache
+def _compile_once() -> None:
+    """One rank compiles, where nobody has before, and the others wait instead of doing the same."""
+    compile_kernels("float32")
 
 
 def sgd(learning_rate: float) -> epoch.Optimizer:

@@ -22,7 +22,7 @@ from minibutter.studies.study import (
     Settings,
     Step,
 )
-from minibutter.studies.width import cost, criteria
+from minibutter.studies.width import cost, criteria, rates
 from minibutter.studies.width.coordinates import measure_coordinates, slopes_of_changes
 from minibutter.studies.width.data import load_rows, split_sizes
 from minibutter.studies.width.optima import (
@@ -32,74 +32,22 @@ from minibutter.studies.width.optima import (
     optima_table,
     slopes_table,
 )
-from minibutter.studies.width.peak import HALF_WINDOW, draw_repetitions
+from minibutter.studies.width.peak import HALF_WINDOW, Slope, draw_repetitions
+from minibutter.studies.width.sizes import (
+    BASE_WIDTH,
+    COORDINATE_LAYERS,
+    COORDINATE_RATES,
+    FULL,
+    PARAMETERIZATIONS,
+    QUICK,
+    Scan,
+    Sizes,
+)
 from minibutter.studies.width.stability import measure_stability, summarise_stability
 from minibutter.studies.width.training import measure_late_accuracy
 
 LANES = 16
 """Repetitions of float32 that are trained at once."""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A learning rate at which the best batch size of every width is looked for.
-
-    Attributes
-    ----------
-    parameterization : "ntk" or "standard".
-    learning_rate : of plain SGD.
-    n_steps : of every run. Rates of a parameterization have equal products of the two.
-    widths : of the hidden layers.
-    batch_sizes : the coarse grid, powers of two.
-    """
-
-    parameterization: str
-    learning_rate: float
-    n_steps: int
-    widths: tuple[int, ...]
-    batch_sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much of everything.
-
-    Attributes
-    ----------
-    scans : of batch sizes.
-    n_repetitions : of every run; a multiple of 16 wastes no lane.
-    n_looks : at the test rows, late in a run.
-    stability_widths, stability_steps, stability_rows, stability_repetitions : of the largest stable
-        learning rates.
-    coordinate_widths, coordinate_steps, coordinate_rows : of the coordinate check.
-    n_train, n_test : rows of a repetition.
-    hidden_layers : of the scans and of the largest rates; the check has two.
-    sigma0 : of the first weights.
-    n_draws : of the bootstrap.
-    """
-
-    scans: tuple[Scan, ...]
-    n_repetitions: int
-    stability_widths: tuple[int, ...]
-    coordinate_widths: tuple[int, ...]
-    n_looks: int = 10
-    stability_steps: int = 64
-    stability_rows: int = 512
-    stability_repetitions: int = 16
-    coordinate_steps: tuple[int, ...] = (1, 2, 4, 8)
-    coordinate_rows: int = 256
-    n_train: int = 2000
-    n_test: int = 8000
-    hidden_layers: int = 1
-    sigma0: float = 1.0
-    n_draws: int = 1000
-
-
-PARAMETERIZATIONS = ("standard", "ntk", "mup")
-COORDINATE_LAYERS = 2
-COORDINATE_RATES = {"standard": 0.05, "ntk": 1.0, "mup": 0.05}
-BASE_WIDTH = 32
-"""Of muP: where it is the standard parameterization."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +97,14 @@ class WidthStudy:
         draws = draw_repetitions(sizes.n_repetitions, sizes.n_draws, rng)
         rate_draws = draw_repetitions(sizes.stability_repetitions, sizes.n_draws, rng)
         return _conclude(
-            sizes, (n_train, n_test), stability, coordinates, accuracies, draws, rate_draws
+            sizes,
+            (n_train, n_test),
+            x.shape[1],
+            stability,
+            coordinates,
+            accuracies,
+            draws,
+            rate_draws,
         )
 
 
@@ -279,6 +234,7 @@ def _runs(name: str, grid: Iterator[Run], settings: Settings, sizes: Sizes) -> M
 def _conclude(
     sizes: Sizes,
     n_rows: tuple[int, int],
+    n_inputs: int,
     stability: pd.DataFrame,
     coordinates: pd.DataFrame,
     accuracies: pd.DataFrame,
@@ -286,14 +242,15 @@ def _conclude(
     rate_draws: np.ndarray,
 ) -> Conclusion:
     optima = find_optima(accuracies, draws)
-    largest, largest_slopes = criteria.largest_batches(optima, stability, sizes.sigma0, rate_draws)
+    of_rates, rate_slopes = rates.judge_rates(stability, n_inputs, rate_draws)
+    largest, largest_slopes = rates.largest_batches(optima, stability, sizes.sigma0, rate_draws)
     of_batches = [
         *criteria.judge_slopes(optima, len(draws)),
         criteria.judge_collapse(optima, "ntk"),
         criteria.judge_collapse(optima, "standard"),
         criteria.judge_accuracy(optima, "ntk"),
         criteria.judge_accuracy(optima, "standard"),
-        *criteria.judge_largest_batches(largest_slopes),
+        *rates.judge_largest_batches(largest_slopes),
     ]
     if n_rows[0] < sizes.n_train:
         of_batches = criteria.doubt(
@@ -307,12 +264,13 @@ def _conclude(
         "slopes": slopes_table(optima, len(draws)),
         "stability": stability,
         "stability_by_width": summarise_stability(stability, rate_draws),
+        "rate_slopes": rate_slopes,
         "largest_batches": largest,
         "coordinates": coordinates,
         "coordinate_slopes": slopes_of_changes(coordinates),
     }
     return Conclusion(
-        (*of_batches, *criteria.judge_rates(stability, rate_draws)),
+        (*of_batches, *of_rates),
         tables,
         {
             "accuracy": partial(figures.draw_accuracy, accuracies, tables["optima"]),
@@ -331,7 +289,7 @@ def _context(
     sizes: Sizes,
     n_rows: tuple[int, int],
     optima: dict[Setting, Optimum],
-    largest_slopes: dict[str, criteria.Slope],
+    largest_slopes: dict[str, Slope],
 ) -> dict[str, object]:
     return {
         "convention": "noise of the mean loss, batches with replacement: g = rate / batch size",
@@ -357,36 +315,5 @@ def _context(
         "largest_batch_slopes": {name: slope.value for name, slope in largest_slopes.items()},
     }
 
-
-def _scans(widths: tuple[int, ...], duration: int) -> tuple[Scan, ...]:
-    """Two rates of both parameterizations, that differ by two, as do their batch sizes.
-
-    The best batch size goes with the rate, about. These rates keep it between 8 rows and an eighth
-    of the training rows at all widths, and lie below the largest stable ones.
-    """
-    return tuple(
-        Scan(name, rate, round(duration / share), widths, batch_sizes)
-        for name, rate, share, batch_sizes in (
-            ("ntk", 16.0, 2, (8, 16, 32, 64, 128, 256)),
-            ("ntk", 8.0, 1, (4, 8, 16, 32, 64, 128)),
-            ("standard", 0.2, 2, (4, 8, 16, 32, 64, 128)),
-            ("standard", 0.1, 1, (2, 4, 8, 16, 32, 64)),
-        )
-    )
-
-
-QUICK = Sizes(
-    scans=_scans((8, 16, 32, 64, 128), 4000),
-    n_repetitions=16,
-    stability_widths=(8, 16, 32, 64, 128, 256),
-    coordinate_widths=(16, 32, 64, 128, 256, 512),
-    stability_rows=256,
-)
-FULL = Sizes(
-    scans=_scans((8, 16, 32, 64, 128, 256), 8000),
-    n_repetitions=32,
-    stability_widths=(8, 16, 32, 64, 128, 256, 512, 1024),
-    coordinate_widths=(16, 32, 64, 128, 256, 512, 1024),
-)
 
 STUDY = WidthStudy()

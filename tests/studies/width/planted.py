@@ -52,7 +52,7 @@ def plant_stability(standard_slope=-1.0, ntk_slope=0.0):
                         "repetition": range(16),
                         "sharpness": 2 / linear,
                         "largest_learning_rate": 4 * linear,
-                        "largest_learning_rate_without_rise": 2 * linear,
+                        "largest_learning_rate_that_trains": 6 * linear,
                     }
                 )
             )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minibutter.studies.width import criteria
+from minibutter.studies.width import criteria, rates
 from minibutter.studies.width.optima import (
     find_optima,
     left_out,
@@ -55,10 +55,10 @@ def test_widths_whose_largest_rate_is_not_known_are_left_out():
     draws = draw_repetitions(16, 100, np.random.default_rng(6))
     stability = plant_stability()
     stability.loc[stability["width"] == 8, "largest_learning_rate"] = np.nan
-    logs = criteria.log2_by_width(stability, "ntk", "largest_learning_rate")
+    logs = rates.log2_by_width(stability, "ntk", "largest_learning_rate")
     assert sorted(logs) == [16, 32, 64, 128]
     stability["largest_learning_rate"] = np.nan
-    found = criteria.judge_rates(stability, draws)
+    found, _ = rates.judge_rates(stability, 8, draws)
     assert set(states(found).values()) == {"unresolved"}
 
 
@@ -112,26 +112,40 @@ def test_accuracy_is_judged_by_its_smallest_gain():
 
 def test_largest_rates_are_judged_with_their_definitions_side_by_side():
     draws = draw_repetitions(16, 100, np.random.default_rng(6))
-    found = criteria.judge_rates(plant_stability(), draws)
+    found, table = rates.judge_rates(plant_stability(), 8, draws)
     assert states(found) == {
         "standard largest rate": "reproduced",
         "ntk largest rate": "reproduced",
     }
-    assert "slope of 2 / λ0 -1.0" in found[0].reason or "slope of 2 / λ0 -0.9" in found[0].reason
-    slow = criteria.judge_rates(plant_stability(standard_slope=-0.4), draws)
+    assert "2 / λ0 -1.0" in found[0].reason
+    of_standard = table[table["parameterization"] == "standard"]
+    np.testing.assert_allclose(of_standard["slope"], -1, atol=0.05)
+    assert (of_standard["slope_low"] <= of_standard["slope_high"]).all()
+    slow, _ = rates.judge_rates(plant_stability(standard_slope=-0.4), 8, draws)
     assert slow[0].state == "not reproduced"
+
+
+def test_largest_rates_are_judged_in_wide_networks_only():
+    draws = draw_repetitions(16, 100, np.random.default_rng(6))
+    stability = plant_stability()
+    narrow = stability["width"] < 32
+    stability.loc[narrow, "largest_learning_rate"] = 1e-3
+    found, table = rates.judge_rates(stability, 32, draws)
+    assert found[0].measured == pytest.approx(-1, abs=0.05)
+    of_all = table[(table["networks"] == "all") & (table["rate"] == "largest_learning_rate")]
+    assert of_all["slope"].min() > 0
 
 
 def test_the_largest_batch_is_the_best_one_at_the_largest_rate():
     draws = draw_repetitions(16, 100, np.random.default_rng(6))
-    table, slopes = criteria.largest_batches(optima_of(), plant_stability(), 1.0, draws)
+    table, slopes = rates.largest_batches(optima_of(), plant_stability(), 1.0, draws)
     row = table[(table["parameterization"] == "ntk") & (table["width"] == 8)].iloc[0]
     # The best batch is 64 at a rate of 8; the largest rate is planted at 4.
     assert row["largest_batch"] == pytest.approx(32, rel=0.1)
     assert row["largest_batch_low"] < row["largest_batch"] < row["largest_batch_high"]
     for name in ("standard", "ntk"):
         assert slopes[name].value == pytest.approx(-1, abs=0.1)
-    assert set(states(criteria.judge_largest_batches(slopes)).values()) == {"reproduced"}
+    assert set(states(rates.judge_largest_batches(slopes)).values()) == {"reproduced"}
 
 
 def test_ranges_that_are_not_of_this_data_set_judge_nothing():

@@ -3,7 +3,7 @@
 import numpy as np
 
 from minibutter.plots import width as figures
-from minibutter.studies.width import criteria
+from minibutter.studies.width import rates
 from minibutter.studies.width.optima import find_optima, optima_table, slopes_table
 from minibutter.studies.width.peak import draw_repetitions
 from minibutter.studies.width.stability import summarise_stability
@@ -25,7 +25,7 @@ def test_every_figure_is_drawn_with_its_labels(tmp_path, monkeypatch):
     found = find_optima(accuracies, DRAWS)
     optima, slopes = optima_table(found, 1.0), slopes_table(found, len(DRAWS))
     stability = plant_stability()
-    batches, _ = criteria.largest_batches(found, stability, 1.0, DRAWS)
+    batches, _ = rates.largest_batches(found, stability, 1.0, DRAWS)
     summary = summarise_stability(stability, DRAWS)
     for name, draw, words in (
         (
@@ -41,7 +41,7 @@ def test_every_figure_is_drawn_with_its_labels(tmp_path, monkeypatch):
         (
             "largest_rates",
             lambda path: figures.draw_largest_rates(summary, batches, path),
-            ("learning rate", "largest that trains", "largest without a rise"),
+            ("learning rate", "largest that trains", "largest without a rise of the loss"),
         ),
         (
             "best_accuracy",
@@ -66,7 +66,7 @@ def test_optima_beyond_the_grid_leave_a_figure_whole(tmp_path):
     accuracies = plant_accuracies(ntk_slope=-3)
     found = find_optima(accuracies, DRAWS)
     optima, slopes = optima_table(found, 1.0), slopes_table(found, len(DRAWS))
-    batches, _ = criteria.largest_batches({}, plant_stability(), 1.0, DRAWS)
+    batches, _ = rates.largest_batches({}, plant_stability(), 1.0, DRAWS)
     figures.draw_accuracy(accuracies, optima, tmp_path / "accuracy.png")
     figures.draw_optima(optima, slopes, tmp_path / "optima.png")
     figures.draw_best_accuracy(optima, tmp_path / "best.png")

@@ -86,9 +86,9 @@ def test_the_largest_rate_without_a_rise_is_near_two_over_the_sharpness():
         None, "digits", "standard", 16, n_steps=24, n_rows=64, n_repetitions=3, seed=0, **SMALL
     )
     linear = 2 / table["sharpness"]
-    ratio = table["largest_learning_rate_without_rise"] / linear
+    ratio = table["largest_learning_rate"] / linear
     assert ((ratio > 0.5) & (ratio < 16)).all()
-    assert (table["largest_learning_rate"] > linear).all()
+    assert (table["largest_learning_rate_that_trains"] > linear).all()
     table = table.assign(parameterization="standard", width=16)
     summary = summarise_stability(table, np.zeros((5, 3), int))
     assert summary.loc[0, "linear_rate_low"] == pytest.approx(linear[0])

@@ -9,7 +9,8 @@ import pytest
 from minibutter import launch
 from minibutter.studies.catalogue import find_study
 from minibutter.studies.study import Settings
-from minibutter.studies.width.study import STUDY, Scan, Sizes, WidthStudy
+from minibutter.studies.width.sizes import Scan, Sizes
+from minibutter.studies.width.study import STUDY, WidthStudy
 from tests.studies.test_study import Heard
 
 TINY = Sizes(
