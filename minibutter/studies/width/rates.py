@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from minibutter.studies.width.criteria import judge_estimate
 from minibutter.studies.width.optima import Optimum, Setting, of_parameterization, usable
 from minibutter.studies.width.peak import Slope, bounds, fit_slope
 from minibutter.studies.width.scales import PREDICTED_RATE_SLOPE, squared_scale
+from minibutter.studies.width.stability import STEPS_PER_OCTAVE
 
 RATE_TOLERANCE = 0.25
 RATES = {
@@ -26,6 +28,9 @@ def rate_slope(
 ) -> Slope:
     """d log of a column / d log width, of geometric means over repetitions.
 
+    Learning rates lie on a grid, and repetitions tend to agree on a point of it; so the interval is
+    wider than that of the bootstrap, by what half a step of the grid at every width can do.
+
     Parameters
     ----------
     stability : rows of `stability.measure_stability`.
@@ -35,7 +40,13 @@ def rate_slope(
     logs = log2_by_width(stability, parameterization, column)
     drawn = np.array([values[draws].mean(axis=1) for values in logs.values()])
     drawn = drawn.T if len(drawn) else np.empty((len(draws), 0))
-    return fit_slope(list(logs), [values.mean() for values in logs.values()], drawn)
+    slope = fit_slope(list(logs), [values.mean() for values in logs.values()], drawn)
+    if slope.low is None or slope.high is None or column == "sharpness":
+        return slope
+    widths = np.log2(list(logs))
+    weights = (widths - widths.mean()) / np.sum((widths - widths.mean()) ** 2)
+    rounding = float(np.abs(weights).sum()) / (2 * STEPS_PER_OCTAVE)
+    return replace(slope, low=slope.low - rounding, high=slope.high + rounding)
 
 
 def log2_by_width(

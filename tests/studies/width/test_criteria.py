@@ -125,6 +125,15 @@ def test_largest_rates_are_judged_with_their_definitions_side_by_side():
     assert slow[0].state == "not reproduced"
 
 
+def test_the_interval_of_a_rate_is_not_narrower_than_the_grid_of_rates():
+    stability = plant_stability().query("width >= 32")
+    stability["largest_learning_rate"] = 8 / stability["width"]
+    draws = draw_repetitions(16, 100, np.random.default_rng(6))
+    slope = rates.rate_slope(stability, "ntk", "largest_learning_rate", draws)
+    # Two octaves: half a step of a quarter of an octave at either end, in opposite directions.
+    assert (slope.low, slope.value, slope.high) == pytest.approx((-1.125, -1, -0.875))
+
+
 def test_largest_rates_are_judged_in_wide_networks_only():
     draws = draw_repetitions(16, 100, np.random.default_rng(6))
     stability = plant_stability()
