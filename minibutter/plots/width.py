@@ -14,7 +14,7 @@ from minibutter.plots.drawing import finish_axis, save
 _NAMES = {"standard": "standard", "ntk": "NTK", "mup": "μP"}
 _COLOURS = {"standard": "#1f6fb4", "ntk": "#c4501b", "mup": "#2f8f5b"}
 _MARKERS = ("o", "s", "^", "v")
-_SHOWN_DROP = 4.0
+_SHOWN_DROP = 2.0
 """Percentage points below the worst of the optima that a panel still shows."""
 
 
@@ -55,8 +55,8 @@ def draw_accuracy(accuracies: pd.DataFrame, optima: pd.DataFrame, path: Path) ->
         axis.set_title(f"{_NAMES[name]}, learning rate {rate:g}", fontsize=9)
         _batch_axis(axis)
         finish_axis(axis)
-    lowest = 100 * optima["accuracy_opt"].min() - _SHOWN_DROP
-    highest = 100 * optima["accuracy_opt"].max() + 0.7
+    found = optima["accuracy_opt"][optima["batch_opt"].notna()]
+    lowest, highest = 100 * found.min() - _SHOWN_DROP, 100 * found.max() + 0.7
     if np.isfinite([lowest, highest]).all():
         axes[0].set_ylim(lowest, highest)
     for axis in axes[len(panels) :]:

@@ -68,15 +68,15 @@ def _scans(widths: tuple[int, ...], duration: int) -> tuple[Scan, ...]:
     """Two rates of both parameterizations, that differ by two, as do their batch sizes.
 
     The best batch size goes with the rate, about. These rates keep it between 8 rows and an eighth
-    of the training rows at all widths, and lie below the largest that train.
+    of the training rows at all widths, and lie below the largest stable one of every width.
     """
     return tuple(
         Scan(name, rate, round(duration / share), widths, batch_sizes)
         for name, rate, share, batch_sizes in (
-            ("ntk", 16.0, 2, (8, 16, 32, 64, 128, 256)),
-            ("ntk", 8.0, 1, (4, 8, 16, 32, 64, 128)),
-            ("standard", 0.2, 2, (4, 8, 16, 32, 64, 128)),
-            ("standard", 0.1, 1, (2, 4, 8, 16, 32, 64)),
+            ("ntk", 8.0, 1.0, (4, 8, 16, 32, 64, 128)),
+            ("ntk", 4.0, 0.5, (2, 4, 8, 16, 32, 64)),
+            ("standard", 0.2, 2.0, (4, 8, 16, 32, 64, 128)),
+            ("standard", 0.1, 1.0, (2, 4, 8, 16, 32, 64)),
         )
     )
 

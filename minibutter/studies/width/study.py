@@ -184,10 +184,12 @@ def _fine_grid(sizes: Sizes, coarse: pd.DataFrame) -> Iterator[Run]:
 
 
 def _largest_fine_grid(sizes: Sizes) -> Iterator[Run]:
-    """For the outline: as if the best batch size were the second largest of the coarse grid."""
+    """For the outline: as if the best batch size were that which has the most around it."""
     for scan in sizes.scans:
+        around = (_between(scan.batch_sizes, best) for best in scan.batch_sizes)
+        most = max(around, key=lambda found: (len(found), sum(found)))
         for width in scan.widths:
-            for batch_size in _between(scan.batch_sizes, scan.batch_sizes[-2]):
+            for batch_size in most:
                 yield scan, width, batch_size
 
 

@@ -71,6 +71,11 @@ def test_the_study_goes_from_measurements_to_a_verdict(tmp_path):
     again = launch.run_study(tiny_study(), Settings("quick", "digits"), tmp_path, heard)
     assert again.verdict.criteria == outcome.verdict.criteria
     pieces = dict(heard.begun)
+    outlined = {step.name: step.pieces for step in tiny_study().outline(Settings("quick", "x"))}
+    assert {name: pieces[name] for name in ("stability", "coordinates", "coarse")} == {
+        name: outlined[name] for name in ("stability", "coordinates", "coarse")
+    }
+    assert 0 < pieces["fine"] <= outlined["fine"]
     assert pieces["stability"] == 6
     assert pieces["coarse"] == 24
 
