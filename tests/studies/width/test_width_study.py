@@ -92,7 +92,7 @@ def test_criteria_of_accuracy_are_unresolved_where_rows_are_missing(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("scale", "limit_s"), [("quick", 900), ("full", 8 * 3600)])
+@pytest.mark.parametrize(("scale", "limit_s"), [("quick", 1000), ("full", 8 * 3600)])
 def test_the_outline_counts_pieces_of_seconds(scale, limit_s):
     steps = STUDY.outline(Settings(scale, "mnist"))
     assert [step.name for step in steps] == ["stability", "coordinates", "coarse", "fine"]
