@@ -119,7 +119,9 @@ def draw_optima(optima: pd.DataFrame, slopes: pd.DataFrame, path: Path) -> None:
     save(figure, path)
 
 
-def draw_largest_rates(stability: pd.DataFrame, batches: pd.DataFrame, path: Path) -> None:
+def draw_largest_rates(
+    stability: pd.DataFrame, batches: pd.DataFrame, n_inputs: int, path: Path
+) -> None:
     """Largest stable learning rate beside 2 / λ0, and the largest batch size, against the width.
 
     Parameters
@@ -127,6 +129,7 @@ def draw_largest_rates(stability: pd.DataFrame, batches: pd.DataFrame, path: Pat
     stability : a row a parameterization and width, with `linear_rate`, `largest_rate` and
         `largest_rate_that_trains`.
     batches : likewise, with `largest_batch`; may be empty.
+    n_inputs : width from which on a prediction for wide networks is drawn.
     """
     figure = Figure(figsize=(7.0, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -147,8 +150,9 @@ def draw_largest_rates(stability: pd.DataFrame, batches: pd.DataFrame, path: Pat
                 some["width"], some[column], errors, color=colour, marker=marker, linestyle=style,
                 markersize=4, linewidth=1, capsize=2,
             )  # fmt: skip
-        if name in predicted:
-            _prediction(left, some["width"], some["largest_rate"], predicted[name], "0.5")
+        wide = some[some["width"] >= n_inputs]
+        if name in predicted and len(wide) > 1:
+            _prediction(left, wide["width"], wide["largest_rate"], predicted[name], "0.3")
     for name, some in batches.groupby("parameterization"):
         errors = np.array(
             [
@@ -242,6 +246,7 @@ def draw_coordinates(coordinates: pd.DataFrame, path: Path) -> None:
                     means.index, means, marker=".", color=_COLOURS[name], alpha=shade, linewidth=1.1
                 )
             axis.set_yscale("log")
+            axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
             _width_axis(axis, is_labelled=row == len(layers) - 1)
             finish_axis(axis)
             if row == 0:

@@ -278,7 +278,7 @@ def _conclude(
             "accuracy": partial(figures.draw_accuracy, accuracies, tables["optima"]),
             "optima": partial(figures.draw_optima, tables["optima"], tables["slopes"]),
             "largest_rates": partial(
-                figures.draw_largest_rates, tables["stability_by_width"], largest
+                figures.draw_largest_rates, tables["stability_by_width"], largest, n_inputs
             ),
             "best_accuracy": partial(figures.draw_best_accuracy, tables["optima"]),
             "coordinates": partial(figures.draw_coordinates, coordinates),

@@ -40,7 +40,7 @@ def test_every_figure_is_drawn_with_its_labels(tmp_path, monkeypatch):
         ),
         (
             "largest_rates",
-            lambda path: figures.draw_largest_rates(summary, batches, path),
+            lambda path: figures.draw_largest_rates(summary, batches, 32, path),
             ("learning rate", "largest that trains", "largest without a rise of the loss"),
         ),
         (
@@ -71,4 +71,4 @@ def test_optima_beyond_the_grid_leave_a_figure_whole(tmp_path):
     figures.draw_optima(optima, slopes, tmp_path / "optima.png")
     figures.draw_best_accuracy(optima, tmp_path / "best.png")
     summary = summarise_stability(plant_stability(), DRAWS)
-    figures.draw_largest_rates(summary, batches, tmp_path / "rates.png")
+    figures.draw_largest_rates(summary, batches, 32, tmp_path / "rates.png")
