@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minibutter.studies.estimate import Estimate
+from minibutter.estimate import Estimate
 
 HALF_WINDOW = 1.5
 """Octaves to either side of the centre that the parabola is fitted to."""
