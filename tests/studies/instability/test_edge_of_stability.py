@@ -77,8 +77,8 @@ def test_momentum_holds_the_sharpness_at_a_threshold_of_its_own(
 
 
 def test_a_step_of_four_times_the_largest_stable_one_diverges(network):
-    sharpness = follow(network, 0.2, 300, 50)
-    assert 4 * largest_stable_step(sharpness[0]) < 0.2
+    sharpness = follow(network, 0.25, 300, 50)
+    assert 4 * largest_stable_step(sharpness[0]) < 0.25
     assert max(sharpness) < 300
 
 
