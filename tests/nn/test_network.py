@@ -174,7 +174,7 @@ def test_equal_descriptions_are_equal_and_hash_alike():
     ("change", "message"),
     [
         ({"task": "clustering"}, "task is 'clustering'; it must be one of regression, binary"),
-        ({"activation": "swish"}, "activation is 'swish'; it must be one of relu, tanh"),
+        ({"activation": "mish"}, "activation is 'mish'; it must be one of relu, tanh"),
         ({"dtype": "float16"}, "dtype is 'float16'; it must be one of float32, float64"),
         ({"shape": "residual"}, "shape is 'residual'; it must be one of rectangle, trapez"),
         ({"widths": (3,)}, r"4 inputs and widths \(3,\) cannot be built: at least one hidden"),

@@ -346,7 +346,7 @@ def test_checkpoint_stays_when_the_shard_cannot_be_closed(
     writer.add(make_run("r0"), make_epochs(3))
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", refuse)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(StoreError, match="No space"):
             writer.flush()
     assert names(tmp_path) == ["r0.npz"]
 
