@@ -19,7 +19,7 @@ def test_an_unknown_data_set_is_refused_with_the_nearest_name(plan):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("shape", "blob"), ("activation", "swish"), ("optimizer", "adagrad"), ("kernel", "magic")],
+    [("shape", "blob"), ("activation", "mish"), ("optimizer", "adagrad"), ("kernel", "magic")],
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(plan, key, value):
     with pytest.raises(SweepError, match=f"{key} = '{value}': unknown; it must be one of"):
