@@ -5,6 +5,7 @@ import pytest
 
 from minibutter.studies.width import criteria, rates
 from minibutter.studies.width.optima import (
+    Setting,
     find_optima,
     left_out,
     optima_table,
@@ -29,6 +30,13 @@ def test_the_papers_slopes_are_reproduced():
     assert set(states(found).values()) == {"reproduced"}
     assert found[0].measured == pytest.approx(-1, abs=0.05)
     assert found[0].low <= found[0].measured <= found[0].high < 0
+
+
+def test_rates_need_not_have_the_same_widths():
+    optima = optima_of()
+    del optima[Setting("ntk", 4.0, 8)], optima[Setting("ntk", 4.0, 16)]
+    found = criteria.judge_slopes(optima, len(DRAWS))
+    assert found[0].measured == pytest.approx(-1, abs=0.05)
 
 
 def test_other_slopes_are_not():

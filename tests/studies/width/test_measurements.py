@@ -83,6 +83,7 @@ def test_a_repetition_does_not_depend_on_its_companions():
     pd.testing.assert_frame_equal(three.iloc[2:].reset_index(drop=True), alone)
     assert three["late_accuracy"].between(0.7, 1).all()
     assert three["train_error"].between(0, 0.2).all()
+    assert three["train_loss"].between(1e-6, 1).all()
 
 
 def test_ntk_and_standard_with_matched_rates_would_start_alike():

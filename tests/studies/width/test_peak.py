@@ -110,7 +110,7 @@ def test_slopes_are_those_planted_with_an_intercept_for_every_group():
 def test_a_slope_of_draws_beyond_the_grid_has_no_interval():
     logs = np.array([3.0, 2.0, 1.0])
     draws = np.tile(logs, (100, 1))
-    draws[:30, 1] = -math.inf
+    draws[:30, 0] = -math.inf
     slope = fit_slope([8, 16, 32], logs, draws)
     assert (slope.value, slope.low, slope.high) == (pytest.approx(-1), None, None)
     assert "30%" in slope.reason

@@ -77,6 +77,8 @@ def test_a_small_step_of_gradient_descent_falls_as_the_gradient_says():
     losses = descend(model, starts, 1e-3, 3)
     assert losses.shape == (3, 3)
     assert (np.diff(losses, axis=0) < 0).all()
+    # A single start is what a group would train in place.
+    np.testing.assert_array_equal(descend(model, starts[:1], 1e-3, 3), losses[:, :1])
     again = descend(model, starts, 1e-3, 3)
     np.testing.assert_array_equal(losses, again)
 
