@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,26 @@ from minibutter.experiments import plan_experiment
 from minibutter.nn.slices import default_slices
 from minibutter.sweeps.spec import RunSpec, Sweep, SweepError, explain
 from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
+
+
+@contextmanager
+def ending_as_told(close: Callable[[], None]) -> Iterator[None]:
+    """Around what a person, or a batch system, may stop: ends with the exit code of that.
+
+    Parameters
+    ----------
+    close : gives the terminal back, however it ended.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(launch.INTERRUPTED, file=sys.stderr)
+        raise typer.Exit(launch.EXIT_INTERRUPTED) from None
+    except launch.StopNow as cause:
+        print(f"{cause}: {launch.LEFT_AT_ONCE}", file=sys.stderr)
+        raise typer.Exit(EXIT_TIME_IS_UP) from None
+    finally:
+        close()
 
 
 def run_and_show(
@@ -31,7 +52,7 @@ def run_and_show(
     """Do what is missing of a sweep, show how it goes, and end with its exit code."""
     for_people = Bar if sys.stdout.isatty() else launch.PlainReporter
     reporter = Silent() if as_json else for_people()
-    try:
+    with ending_as_told(reporter.close):
         outcome = launch.run_sweep(
             read_sweep,
             reporter=reporter,
@@ -43,14 +64,6 @@ def run_and_show(
             time_limit=time_limit,
             shard=shard,
         )
-    except KeyboardInterrupt:
-        print(launch.INTERRUPTED, file=sys.stderr)
-        raise typer.Exit(launch.EXIT_INTERRUPTED) from None
-    except launch.StopNow as cause:
-        print(f"{cause}: {launch.LEFT_AT_ONCE}", file=sys.stderr)
-        raise typer.Exit(EXIT_TIME_IS_UP) from None
-    finally:
-        reporter.close()
     if isinstance(outcome, int):
         raise typer.Exit(outcome)
     if as_json:

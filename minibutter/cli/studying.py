@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from minibutter import launch, report
+from minibutter.cli.running import ending_as_told
 from minibutter.cli.terminal import Bar, Silent, print_json, show_table
 from minibutter.studies.study import Measurements, Settings, Study, SweepStage
 from minibutter.studies.verdict import Criterion
@@ -39,16 +40,8 @@ def show_outline(study: Study, settings: Settings, as_json: bool) -> None:
 def run_and_show(study: Study, settings: Settings, out: Path, as_json: bool) -> None:
     """Do what is missing of a study, show how it goes, and end with its exit code."""
     shown = _Quiet() if as_json else _Lines(study, settings, out)
-    try:
+    with ending_as_told(shown.close):
         outcome = launch.run_study(study, settings, out, shown)
-    except KeyboardInterrupt:
-        print(launch.INTERRUPTED, file=sys.stderr)
-        raise typer.Exit(launch.EXIT_INTERRUPTED) from None
-    except launch.StopNow as cause:
-        print(f"{cause}: {launch.LEFT_AT_ONCE}", file=sys.stderr)
-        raise typer.Exit(EXIT_TIME_IS_UP) from None
-    finally:
-        shown.close()
     if isinstance(outcome, int):
         if outcome == EXIT_TIME_IS_UP and not as_json:
             print("ended early; the same command goes on from here", flush=True)
