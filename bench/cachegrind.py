@@ -70,7 +70,8 @@ class Counts:
     ----------
     accesses : data reads and writes, also of the stack.
     d1_misses, ll_misses : accesses that missed the first and the last level.
-    addresses : where the arrays of the product lay, by name.
+    addresses : where the arrays of the product lay, by name, and `stack`: where the return address
+        of its kernel lay.
     """
 
     accesses: float

@@ -4,8 +4,8 @@
 caches so that small layers straddle their boundaries, and prints what each of the three says; with
 `--docs` it also writes the table between the markers of docs/hierarchy.md. It takes some minutes.
 
-The simulator replays the stream of accesses at the addresses that the arrays had under cachegrind,
-by cachegrind's rules; the prediction knows only the sizes.
+The simulator replays the stream of accesses at the addresses that arrays and stack had under
+cachegrind, by cachegrind's rules; the prediction knows only the sizes.
 """
 
 import argparse
@@ -42,8 +42,8 @@ SYMBOLS = {
     "backward_input": "dx = dz wᵀ",
 }
 UNSEEN = 150
-"""Lines of stack, arguments and constants that a product may touch besides its arrays; the stream
-leaves them out, cachegrind counts them."""
+"""Lines that a product may touch besides its arrays and the stack of its loops: of its callers, and
+constants. The stream leaves them out, cachegrind counts them."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ left out.
 
 Layers of {widths} units: {agreeing} of {2 * len(promised)} counts of the simulator are within 5 %
 or {UNSEEN} lines of cachegrind's. In layers of {edges} units something nearly fills a level, and
-there the stack, which the stream leaves out, tips the balance. The nearest working set that decides
+there a few lines that the stream leaves out tip the balance. The nearest working set that decides
 is so many times larger or smaller than the level: from x 2 on the prediction is good to 10 %.
 
 Written by `python -m bench.hierarchy --docs`."""

@@ -213,7 +213,8 @@ def simulate_product(
     model : of the simulator, see `cachesim.MODELS`.
     repeats : products that are counted, after one that is not.
     addresses : where the arrays lie: w, x, z, dx, packed, panels, edge; one behind the other, on
-        pages of their own, when left out.
+        pages of their own, when left out. And `stack`, where the kernel's return address lies;
+        without it what loops keep on the stack is left out.
     vector_bytes : of the processor's vectors.
 
     Returns
@@ -232,8 +233,9 @@ def simulate_product(
             "own to itself"
         )
     simulator = CacheSimulator(caches, model)
-    stream = make_stream(_drain(), simulator.state, vector_bytes)
     addresses = addresses or place_arrays(product, tiling)
+    stack = addresses.get("stack", 0)
+    stream = make_stream(_drain(), simulator.state, vector_bytes, stack=stack)
     for repeat in range(1 + repeats):
         _append_product(stream, product, kernel, tiling, addresses)
         hand_over(stream)

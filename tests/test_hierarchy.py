@@ -116,6 +116,21 @@ def test_arrays_lie_where_the_caller_says():
     assert np.array_equal(apart.state.moved_bytes, crowded.state.moved_bytes)
 
 
+@pytest.mark.parametrize("rung", ["naive", "blocked"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_lines_of_the_stack_take_ways_from_the_arrays(rung, name):
+    """The arrays just fill the cache, so that the stack's lines must drive some of theirs out."""
+    product, level = Product(name, 9, 8, 16, "float32"), [CacheLevel(24 * 64, 24)]
+    places = hierarchy.place_arrays(product, tiling())
+    without = simulate(product, rung, level, addresses=places)
+    beside = simulate(product, rung, level, addresses=places | {"stack": 2**30})
+    assert without.counts[0].misses == 0 < beside.counts[0].misses
+    # Numbers of eight bytes are read, nothing is written.
+    read, written = (beside.state.moved_bytes - without.state.moved_bytes).tolist()
+    assert written == 0 < read
+    assert read % 8 == 0
+
+
 def test_a_core_has_the_same_of_the_caches_whether_a_process_is_bound_to_it_or_not(with_caches):
     topology = with_caches("server", *range(16))
     free = hierarchy.machine_caches()

@@ -1,10 +1,13 @@
 """Our cache simulator against cachegrind, and the table that compares them."""
 
+from pathlib import Path
+
 import numba
 import pytest
 
 from bench import hierarchy
 from bench.cachegrind import Counts, _read_summary, why_not
+from bench.cachegrind_products import prepare
 
 
 @pytest.mark.cachegrind
@@ -22,12 +25,30 @@ def test_simulator_counts_the_misses_of_cachegrind(rung):
         ):
             assert hierarchy.agrees(ours, measured), row
             n_missing += measured > 1000
-        # Our stream has all but the stack.
+        # Nothing is known of the stack of its callers.
         assert row.measured.accesses > 0
         for predicted, ours, margin in zip(row.predicted, row.simulated, row.margins, strict=True):
             if margin >= 2:
                 assert predicted == pytest.approx(ours, rel=0.1, abs=hierarchy.UNSEEN), row
     assert n_missing >= 12  # or nothing was compared
+
+
+@pytest.mark.cachegrind
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.parametrize("product", hierarchy.PRODUCTS)
+def test_kernels_tell_where_their_stack_lies(product):
+    (case,) = (
+        case
+        for case in hierarchy.make_cases((16,))
+        if (case.kernel, case.product) == ("blocked", product)
+    )
+    _, addresses = prepare(case)
+    (stack,) = (
+        line for line in Path("/proc/self/maps").read_text().splitlines() if "[stack]" in line
+    )
+    start, end = (int(bound, 16) for bound in stack.split()[0].split("-"))
+    assert start < addresses["stack"] < end
+    assert addresses["stack"] % 8 == 0
 
 
 def test_the_table_shows_what_each_source_says():

@@ -7,12 +7,23 @@ are given as places (`stream.Blocks`, `stream.Matrix`).
 The compiler makes pieces of a loop over the 64 bytes of a line's lanes, loads a number of A once
 for all of them, keeps C in memory in `multiply` and in a register in `contract`, where it adds
 along the lanes number by number. Legend: that of `gemm`; `memory` stands for the plan.
+
+The loops around the lanes need more numbers than there are registers: bounds, strides and addresses
+of three arrays and a plan, which numba's calling convention puts on the stack, the locals below
+them. These lines are always in use, so that the sets of the cache that they fall into have a way
+less for the arrays.
 """
 
 from minibutter.nn.kernels.jit import kernel
-from minibutter.nn.kernels.stream import at, load, number_at, store
+from minibutter.nn.kernels.stream import at, load, number_at, store, use_stack
 from minibutter.nn.kernels.tile import LINE_BYTES, RELU, RELU_MASK
 from minibutter.nn.kernels.tiled_stream import contract_tiled, multiply_tiled
+
+# Of each line of the stack that a loop uses one place, as seen in code for AVX2; see `use_stack`.
+_OF_PRODUCTS = (-312, -248, 104, 192)  # the loop over the depth in `multiply`
+_OF_UNITS = (-312, -248, -184, -120, 24, 104, 192)  # the loop over rows of A around it
+_OF_NAIVE_SUMS = (-128, -64, 24)  # around a sum in `contract_naive`
+_OF_BLOCKED_SUMS = (-248, -216, -160, -136, -104, 16, 88, 176, 224)  # in `contract_blocked`
 
 
 @kernel
@@ -40,8 +51,10 @@ def multiply_naive(stream, c, a, b, memory, epilogue, gate):
     """Accesses of `gemm.multiply_naive`. c, b, gate: `Blocks`, a: `Matrix`."""
     for q in range(c.blocks):
         for i in range(a.rows):
+            use_stack(stream, _OF_UNITS)
             _clear_line(stream, at(c, q, i))
             for j in range(a.columns):
+                use_stack(stream, _OF_PRODUCTS)
                 load(stream, number_at(a, i, j), a.size)
                 _add_to_line(stream, at(c, q, i), at(b, q, j))
     finish(stream, c, a.rows, epilogue, gate)
@@ -57,6 +70,7 @@ def contract_naive(stream, c, x, y, n, memory):
                 for lane in range(min(lanes, n - q * lanes)):
                     load(stream, at(x, q, i) + lane * size, size)
                     load(stream, at(y, q, k) + lane * size, size)
+            use_stack(stream, _OF_NAIVE_SUMS)
             store(stream, number_at(c, i, k), size)
 
 
@@ -73,9 +87,11 @@ def multiply_blocked(stream, c, a, b, memory, epilogue, gate):
             i_end = min(i_start + memory.block_rows, a.rows)
             for q in range(c.blocks):
                 for i in range(i_start, i_end):
+                    use_stack(stream, _OF_UNITS)
                     if j_start == 0:
                         _clear_line(stream, at(c, q, i))
                     for j in range(j_start, j_end):
+                        use_stack(stream, _OF_PRODUCTS)
                         load(stream, number_at(a, i, j), a.size)
                         _add_to_line(stream, at(c, q, i), at(b, q, j))
     finish(stream, c, a.rows, epilogue, gate)
@@ -99,6 +115,7 @@ def contract_blocked(stream, c, x, y, n, memory):
                         for lane in range(min(lanes, n - q * lanes)):
                             load(stream, at(x, q, i) + lane * size, size)
                             load(stream, at(y, q, k) + lane * size, size)
+                    use_stack(stream, _OF_BLOCKED_SUMS)
                     store(stream, number_at(c, i, k), size)
 
 

@@ -3,8 +3,8 @@
 An access (address, bytes, whether it writes) is what one machine instruction moves, as far as it is
 known. Accesses are gathered in a buffer, and a full buffer is handed over: to a cache simulator, or
 to a test that keeps it. Arrays are known by their addresses and strides alone, so that a stream can
-be made for memory that does not exist here. Not in a stream: the stack, and the arguments of
-kernels, which are few lines and always near.
+be made for memory that does not exist here. What loops keep on the stack is in a stream if the
+stack's place is known; else it is left out, with the arguments that lie there.
 """
 
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ LOOP_BYTES = 16
 """Pieces in which compiled loops over lanes move a line: LLVM unrolls vectors four times, for which
 16 lanes are too few, and takes 16 bytes at a time for what remains (seen with AVX2)."""
 
+_STACK_NUMBER = 8  # bytes of what lies on the stack: integers and addresses
+
 CAPACITY = 2**16
 """Accesses in a buffer: it stays in the second-level cache."""
 
@@ -32,6 +34,7 @@ class Stream(NamedTuple):
     used: np.ndarray  # (1,) int64: accesses in the buffer
     vector_bytes: int  # of the register tile's vectors
     loop_bytes: int  # see `LOOP_BYTES`
+    stack: int  # where the kernel's return address lies, see `use_stack`; 0 leaves the stack out
     drain: int  # address of the kernel drain(consumer, addresses, sizes, writes, n)
     consumer: Any  # what `drain` works on, a tuple
 
@@ -73,7 +76,11 @@ class Memory(NamedTuple):
 
 
 def make_stream(
-    drain: int, consumer: tuple, vector_bytes: int = VECTOR_BYTES, capacity: int = CAPACITY
+    drain: int,
+    consumer: tuple,
+    vector_bytes: int = VECTOR_BYTES,
+    capacity: int = CAPACITY,
+    stack: int = 0,
 ) -> Stream:
     """An empty buffer.
 
@@ -84,6 +91,7 @@ def make_stream(
     consumer : first argument of `drain`.
     vector_bytes : of the tile's vectors, where they are not this machine's.
     capacity : accesses that are handed over at once.
+    stack : where the return address of the kernel lies; 0 leaves the stack out.
     """
     return Stream(
         addresses=np.zeros(capacity, np.int64),
@@ -92,6 +100,7 @@ def make_stream(
         used=np.zeros(1, np.int64),
         vector_bytes=vector_bytes,
         loop_bytes=LOOP_BYTES,
+        stack=stack,
         drain=drain,
         consumer=consumer,
     )
@@ -144,6 +153,17 @@ def load(stream, address, size):
 def store(stream, address, size):
     """The processor writes `size` bytes."""
     _append(stream, address, size, True)
+
+
+@kernel
+def use_stack(stream, offsets):
+    """The processor reads a number in each of these places, bytes away from the return address.
+
+    Above it lie the arguments, below it what the compiler could not keep in registers.
+    """
+    if stream.stack != 0:
+        for offset in offsets:
+            _append(stream, stream.stack + offset, _STACK_NUMBER, False)
 
 
 @kernel
