@@ -6,7 +6,8 @@ one rank side by side: what a second core brings on this machine at all. Medians
 
 * *throughput*: seconds from the begin of the first run to the end of the last, of one rank divided
   by those of two. What starting takes is shown beside it: the same for any number of ranks.
-* *grant*: from a rank's question for more work to the answer, while rank 0 trains. The first one of
+* *wait*: for how long a rank has nothing to do until it hears what rank 0, which trains, has for
+  it: the answer to a question that it asked a moment before its last group ended. The first one of
   a launch is part of starting: rank 0 may not be there yet.
 * *outside*: part of one rank's seconds that no training or evaluating kernel has; wanted is little
   of it in the long runs.
@@ -67,7 +68,7 @@ SWEEPS = {
         repetitions = 10
     """,
 }
-LIMITS = {"speedup": 1.9, "grant_p99_ms": 2.0, "outside": 0.03}
+LIMITS = {"speedup": 1.9, "wait_p99_ms": 2.0, "outside": 0.03}
 
 
 class Watch:
@@ -75,20 +76,20 @@ class Watch:
 
     def __init__(self) -> None:
         from minibutter import runs
-        from minibutter.launch import ranks, working
+        from minibutter.launch import desk, working
         from minibutter.nn import groups
 
-        self.kernel_s, self.grants_s, self.span_s = 0.0, [], None
+        self.kernel_s, self.waits_s, self.span_s = 0.0, [], None
         kernels = groups.epoch
         for name in ("train_epoch", "evaluate"):
             setattr(kernels, name, self._timed(getattr(kernels, name)))
-        ask, work, execute = ranks.Team.ask, working.work_through, runs.execute_group
+        ask, work, execute = desk.Desk.ask, working.work_through, runs.execute_group
 
-        def timed_ask(team: object, question: object) -> object:
+        def timed_ask(asker: object) -> object:
             begun_s = time.perf_counter()
-            answer = ask(team, question)
-            self.grants_s.append(time.perf_counter() - begun_s)
-            return answer
+            deal = ask(asker)
+            self.waits_s.append(time.perf_counter() - begun_s)
+            return deal
 
         def timed_execute(*arguments: object, **options: object) -> object:
             self.span_s = self.span_s or (time.monotonic(), 0.0)
@@ -98,7 +99,7 @@ class Watch:
             work(*arguments)
             self.span_s = (self.span_s[0], time.monotonic())
 
-        ranks.Team.ask, working.work_through = timed_ask, timed_work
+        desk.Desk.ask, working.work_through = timed_ask, timed_work
         runs.execute_group = timed_execute
 
     def _timed(self, kernel: object) -> object:
@@ -129,7 +130,9 @@ def be_a_rank(sweep: Path, out: Path, cpus: list[int]) -> None:
 
     watch = Watch()
     launch.run_sweep(lambda: read_sweep(str(sweep)), reporter=Silent(), out=out)
-    counted = {"kernel_s": watch.kernel_s, "grants_s": watch.grants_s, "span_s": watch.span_s}
+    # Rank 0 deals to itself.
+    waits_s = watch.waits_s if rank else []
+    counted = {"kernel_s": watch.kernel_s, "waits_s": waits_s, "span_s": watch.span_s}
     out.with_suffix(f".rank{rank}.json").write_text(json.dumps(counted))
 
 
@@ -146,7 +149,7 @@ class Launch:
         self._process = subprocess.Popen(command)
 
     def wait(self) -> dict:
-        """Seconds of work, of starting, of kernels over all ranks, and of grants."""
+        """Seconds of work, of starting, of kernels over all ranks, and of waits."""
         if self._process.wait() != 0:
             raise SystemExit("a rank has failed; what it says stands above")
         whole_s = time.monotonic() - self._begun_s
@@ -158,7 +161,7 @@ class Launch:
             "work_s": work_s,
             "start_s": whole_s - work_s,
             "outside": 1 - sum(r["kernel_s"] for r in ranks) / (work_s * self._n_ranks),
-            "grants_s": [grant_s for r in ranks for grant_s in r["grants_s"][1:]],
+            "waits_s": [wait_s for r in ranks for wait_s in r["waits_s"][1:]],
         }
 
 
@@ -178,7 +181,7 @@ def measure(name: str, folder: Path, cpus: list[int], rounds: int) -> dict:
         together.append(Launch(sweep, folder / "two", cpus).wait())
         jobs = [Launch(sweep, folder / "left", first), Launch(sweep, folder / "right", second)]
         beside.append(max((job.wait() for job in jobs), key=lambda found: found["work_s"]))
-    grants_ms = np.array([s for found in together for s in found["grants_s"]]) * 1e3
+    waits_ms = np.array([s for found in together for s in found["waits_s"]]) * 1e3
 
     def median(values: list[float]) -> float:
         return round(statistics.median(values), 3)
@@ -191,9 +194,9 @@ def measure(name: str, folder: Path, cpus: list[int], rounds: int) -> dict:
         "start_s": median([found["start_s"] for found in alone + together]),
         "speedup": median([one["work_s"] / two["work_s"] for one, two, _ in pairs]),
         "speedup_of_two_jobs": median([2 * one["work_s"] / job["work_s"] for one, _, job in pairs]),
-        "grants": len(grants_ms),
-        "grant_median_ms": round(float(np.median(grants_ms)), 3),
-        "grant_p99_ms": round(float(np.quantile(grants_ms, 0.99)), 3),
+        "waits": len(waits_ms),
+        "wait_median_ms": round(float(np.median(waits_ms)), 3),
+        "wait_p99_ms": round(float(np.quantile(waits_ms, 0.99)), 3),
         "outside": median([found["outside"] for found in alone]),
     }
 
@@ -221,8 +224,8 @@ def main() -> None:
             f"{row['sweep']}: {row['one_rank_s']:.1f} s by one rank, {row['two_ranks_s']:.1f} s by "
             f"two: {row['speedup']:.2f} times as fast (two jobs side by side: "
             f"{row['speedup_of_two_jobs']:.2f}); starting takes {row['start_s']:.1f} s\n"
-            f"    {row['grants']} grants, median {row['grant_median_ms']:.2f} ms, 99 % within "
-            f"{row['grant_p99_ms']:.2f} ms; {row['outside']:.1%} outside kernels"
+            f"    {row['waits']} waits for work, median {row['wait_median_ms']:.2f} ms, 99 % "
+            f"within {row['wait_p99_ms']:.2f} ms; {row['outside']:.1%} outside kernels"
         )
     if options.docs:
         about = {"cpu": read_provenance().cpu_model, "python": platform.python_version()}
@@ -237,14 +240,14 @@ def main() -> None:
 def make_table(rows: list[dict]) -> str:
     """The figures as Markdown."""
     lines = [
-        "| sweep | one rank | two ranks | times as fast | two jobs alone | a grant; 99 % within "
-        "| outside kernels |",
+        "| sweep | one rank | two ranks | times as fast | two jobs alone | wait for work; 99 % "
+        "within | outside kernels |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
         f"| {row['sweep']} | {row['one_rank_s']:.1f} s | {row['two_ranks_s']:.1f} s | "
-        f"{row['speedup']:.2f} | {row['speedup_of_two_jobs']:.2f} | {row['grant_median_ms']:.1f}, "
-        f"{row['grant_p99_ms']:.1f} ms | {row['outside']:.1%} |"
+        f"{row['speedup']:.2f} | {row['speedup_of_two_jobs']:.2f} | {row['wait_median_ms']:.1f}, "
+        f"{row['wait_p99_ms']:.1f} ms | {row['outside']:.1%} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -12,10 +12,10 @@ import pytest
 from minibutter import launch, store
 from minibutter.experiments import CHECKS
 from minibutter.launch import estimates as estimates_module
-from minibutter.launch.dealer import CORRECTION_S, MARGIN, SOON_S, Dealer
+from minibutter.launch.dealer import CORRECTION_S, MARGIN, SOON_S, Deal, Dealer
 from minibutter.launch.desk import Desk
 from minibutter.launch.estimates import Estimates, measured_s
-from minibutter.launch.ranks import Alone, Soon
+from minibutter.launch.ranks import Alone
 from minibutter.nn import cost
 from minibutter.nn.cost import BUILT_IN, CostModel, Rates
 from minibutter.provenance import read_cpu_model
@@ -148,8 +148,10 @@ def test_the_time_that_is_left_is_that_of_the_work_or_of_the_longest_run(job, cl
     # The other rank takes the rest; what the first holds is then all that is left.
     held_s = dealer._held_s[0]
     while dealer._schedule.n_pending:
-        dealer.deal(1, sum(map(len, dealer._schedule._held[1:])))
-    dealer.deal(1, len(schedule._held[1]))
+        n_held = len(schedule._held[1])
+        dealer.deal(1, n_held, [math.nan] * n_held)
+    n_held = len(schedule._held[1])
+    dealer.deal(1, n_held, [math.nan] * n_held)
     clock.now_s = dealer._end_s[0] - 0.5 * held_s
     assert dealer.left_s() == pytest.approx(0.5 * held_s)
     clock.now_s += 3 * held_s
@@ -240,9 +242,17 @@ class Letters(Alone):
 
     def __init__(self, rank=0):
         self.rank, self.mail, self.sent, self.readers, self.answers = rank, [], [], [], []
+        self.posted = []  # answers to this rank
 
     def send(self, message):
         self.sent.append(message)
+
+    def ask(self, question):
+        self.send(question)
+        return self.receive_answer()
+
+    def receive_answer(self):
+        return self.posted.pop(0)
 
     def is_told_to_stop(self):
         return False
@@ -257,7 +267,7 @@ class Letters(Alone):
 
 
 @pytest.mark.parametrize(
-    ("n_epochs", "epoch_s", "behind_s", "announced_before_epoch"),
+    ("n_epochs", "epoch_s", "behind_s", "asks_before_epoch"),
     [
         (100, 0.01, 0.0, 98),  # 30 ms are three epochs
         (5, 10.0, 0.0, 5),  # the last one, however long
@@ -267,18 +277,74 @@ class Letters(Alone):
         (5, 0.001, math.inf, None),
     ],
 )
-def test_a_rank_says_once_that_it_will_ask_in_a_moment(
-    n_epochs, epoch_s, behind_s, announced_before_epoch
+def test_a_rank_asks_once_a_moment_before_it_has_nothing_left(
+    n_epochs, epoch_s, behind_s, asks_before_epoch
 ):
     ranks = Letters(rank=1)
     desk = Desk(1, ranks, Endless())
+    desk.note(2, 0.5)
     desk.begin_group(n_epochs, behind_s)
     found = None
     for epoch in range(1, n_epochs + 1):
         assert not desk.should_stop(epoch_s)
         found = found or (epoch if ranks.sent else None)
-    assert found == announced_before_epoch
-    assert ranks.sent == ([] if found is None else [Soon(1)])
+    assert found == asks_before_epoch
+    assert ranks.sent == ([] if found is None else [(1, 2, [0.5])])
+    # What is done after the question is told with the next one.
+    desk.note(1, 0.25)
+    ranks.posted.append(Deal(()))
+    desk.ask()
+    ranks.posted.append(Deal(()))
+    desk.ask()
+    told = [(1, 3, [0.5, 0.25]), (1, 0, [])]
+    assert ranks.sent == (told if found is None else [(1, 2, [0.5]), (1, 1, [0.25])])
+
+
+def test_a_rank_that_ends_with_a_question_takes_the_answer():
+    ranks = Letters(rank=1)
+    desk = Desk(1, ranks, Endless())
+    desk.leave()
+    desk.begin_group(1, 0.0)
+    desk.should_stop(0.5)
+    ranks.posted.append(Deal(()))
+    desk.leave()
+    assert not ranks.posted
+    desk.leave()
+
+
+def test_who_asks_ahead_gets_more_and_keeps_what_it_holds(dealer, job, clock):
+    ((first,),) = dealer.deal(0, 0).blocks
+    held_s = dealer._held_s[0]
+    clock.now_s += 0.9 * held_s
+    blocks = dealer.deal(0, 0).blocks
+    assert first not in {group for block in blocks for group in block}
+    assert dealer._schedule.n_held == 1 + sum(map(len, blocks))
+    cost_s = dealer._estimates.cost_s
+    ahead = [job.groups.index(group) for group, *_ in blocks]
+    assert dealer._held_s[0] == pytest.approx(0.1 * held_s + cost_s[ahead].sum(), rel=1e-3)
+    assert dealer._end_s[0] == pytest.approx(clock.now_s + dealer._held_s[0])
+    # The first group's duration is of the first group, not of the second.
+    told = []
+    dealer._estimates.add = lambda task, seconds: told.append((job.groups[task], seconds))
+    dealer.deal(0, 1, [7.0])
+    assert told == [(first, 7.0)]
+    assert dealer._schedule.n_held >= sum(map(len, blocks))
+
+
+def test_time_that_is_spent_on_what_a_rank_holds_is_not_dealt_twice(job, clock):
+    limit = Endless()
+    dealer = Dealer(job, (1,), Alone(), limit, lambda *shown: None, clock)
+    asked = []
+    request = dealer._schedule.request
+    dealer._schedule.request = lambda worker, left_s: (
+        asked.append(left_s) or request(worker, left_s)
+    )
+    dealer.deal(0, 0)
+    held_s = dealer._end_s[0] - clock.now_s
+    limit.seconds_left = 1000.0
+    dealer.deal(0, 0)
+    assert held_s > 0
+    assert asked == [math.inf, 1000 - held_s]
 
 
 def test_questions_are_answered_by_the_thread_while_a_long_epoch_is_trained(job):
@@ -309,26 +375,6 @@ def test_the_thread_rests_while_rank_0_looks_often_enough(job):
         assert ranks.readers.count(main) > 100
         assert ranks.readers.count("dealer") < 30
     assert ranks.answers
-
-
-def test_the_thread_looks_closely_from_an_announcement_to_the_question(job):
-    ranks = Letters()
-    dealer = Dealer(job, (1, 1), ranks, Endless(), lambda *shown: None)
-    assert not dealer.is_looking_closely
-    ranks.mail.append(Soon(1))
-    dealer._read_mail()
-    assert dealer.is_looking_closely
-    ranks.mail.append((1, 0, []))
-    dealer._read_mail()
-    assert not dealer.is_looking_closely
-
-
-def test_the_thread_looks_closely_until_all_who_said_so_have_asked(job):
-    ranks = Letters()
-    dealer = Dealer(job, (1, 1, 1), ranks, Endless(), lambda *shown: None)
-    ranks.mail += [Soon(1), Soon(2), (1, 0, [])]
-    dealer._read_mail()
-    assert dealer.is_looking_closely
 
 
 def test_two_readers_do_not_see_the_same_message(job):

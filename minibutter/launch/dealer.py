@@ -1,11 +1,11 @@
 """Who does what next: rank 0 deals out groups on request, from a thread, while it trains itself.
 
-Every worker, a rank or the ranks of a gang, asks when it has nothing left to do, and says what it
-has done. Rank 0 answers from a thread of its own: its kernels run without the interpreter's lock,
-so that nobody waits for its epochs. (One-sided counters would need no thread, but make progress
-only while rank 0 is inside MPI: with the MPICH of PyPI they stall for as long as it trains.) The
-thread sleeps between two looks, and looks more often when a rank has said that it will ask in a
-moment; nobody spins.
+Every worker, a rank or the ranks of a gang, asks for more a moment before it has nothing left to
+do, and says what it has done since it asked last: the answer is there when it needs it. Rank 0
+answers from a thread of its own: its kernels run without the interpreter's lock, so that nobody
+waits for its epochs. (One-sided counters would need no thread, but make progress only while rank 0
+is inside MPI: with the MPICH of PyPI they stall for as long as it trains.) The thread sleeps
+between two looks; nobody spins.
 
 The order in which groups are done changes no number: only which rank does them, and when.
 """
@@ -21,18 +21,15 @@ import numpy as np
 
 from minibutter.launch.estimates import Estimates
 from minibutter.launch.job import Group, Job
-from minibutter.launch.ranks import Alone, Progress, Soon, Team
+from minibutter.launch.ranks import Alone, Progress, Team
 from minibutter.launch.stopping import Stopping
 from minibutter.saving import LEAST_PROGRESS_S
 from minibutter.sweeps.schedule import Schedule
 
-POLL_S, CLOSE_POLL_S = 0.01, 0.0003
-"""Between two looks of the thread into the mailbox, and while somebody has said that it is going to
-ask: what a request waits for, half of it on average. A look takes 50 us from the run that rank 0
-trains, what it pushes out of the caches included: two thousand a second would be a tenth."""
-
-CLOSE_S = 0.2
-"""For so long the thread looks closely, should the request not come."""
+POLL_S = 0.01
+"""Between two looks of the thread into the mailbox: what a question waits for, half of it on
+average. A look takes 50 us from the run that rank 0 trains, what it pushes out of the caches
+included."""
 
 SOON_S = 0.001
 """Whoever looks into the mailbox so often answers soon enough without the thread."""
@@ -103,7 +100,8 @@ class Dealer:
         # Groups whose durations are known, and how many of them the predictions know.
         self._n_ended = self._n_known = correction.n_runs
         self._corrected_s = clock()
-        # Of every worker: the groups that the first of its ranks holds, and when all shall be done.
+        # Of every worker: the groups that the first of its ranks holds, when all of what the worker
+        # holds shall be done, and how long that takes from its last question on.
         self._holds: list[list[int]] = [[] for _ in widths]
         self._end_s = [-math.inf] * len(widths)
         self._held_s = [0.0] * len(widths)
@@ -122,8 +120,6 @@ class Dealer:
         self._lock = threading.Lock()
         self._is_over, self._is_needed = threading.Event(), threading.Event()
         self._serving = threading.Lock()
-        self._announced: set[int] = set()
-        self._close_until_s = -math.inf
         self.is_stopping = False
         self._shown_s = 0.0
         self._thread: threading.Thread | None = None
@@ -134,8 +130,6 @@ class Dealer:
         if self._ranks.size > 1 and self._ranks.has_threads:
             # The interpreter's lock changes hands often enough for those who wait.
             sys.setswitchinterval(_SWITCH_S)
-            # At first everybody asks.
-            self._close_until_s = time.monotonic() + CLOSE_S
             self._is_needed.set()
             self._thread = threading.Thread(target=self._serve_on, name="dealer", daemon=True)
             self._thread.start()
@@ -154,26 +148,32 @@ class Dealer:
         Parameters
         ----------
         worker : number of the worker.
-        n_done : groups that it has done since it asked last, all ranks together.
+        n_done : groups that it has done since it asked last, all ranks together; it may still hold
+            others.
         measured_s : what each of those took that its first rank did, see `estimates.measured_s`.
         """
         with self._lock:
-            for task, seconds in zip(self._holds[worker], measured_s, strict=False):
+            holds = self._holds[worker]
+            for task, seconds in zip(holds, measured_s, strict=False):
                 self._estimates.add(task, seconds)
             self._n_ended += len(measured_s)
             self._schedule.finish(worker, n_done)
-            self._holds[worker], self._end_s[worker], self._held_s[worker] = [], -math.inf, 0.0
+            del holds[: len(measured_s)]
+            now_s = self._clock()
+            left_s = max(self._end_s[worker] - now_s, 0.0) if holds else 0.0
+            self._end_s[worker], self._held_s[worker] = now_s + left_s, left_s
             if self.is_stopping:
                 return Deal(())
-            grant = self._schedule.request(worker, self._stopping.seconds_left)
+            grant = self._schedule.request(worker, self._stopping.seconds_left - left_s)
             ends = np.cumsum(grant.blocks)
-            self._holds[worker] = grant.tasks[ends - grant.blocks].tolist()
+            firsts = grant.tasks[ends - grant.blocks].tolist()
             if len(grant.tasks):
                 parts = {task: self._begun.pop(task, 0.0) for task in grant.tasks.tolist()}
                 cost_s = self._estimates.cost_s
-                done_s = sum(parts[task] * cost_s[task] for task in self._holds[worker])
-                self._held_s[worker] = grant.cost_s - done_s
-                self._end_s[worker] = self._clock() + self._held_s[worker]
+                granted_s = grant.cost_s - sum(parts[task] * cost_s[task] for task in firsts)
+                self._held_s[worker] += granted_s
+                self._end_s[worker] += granted_s
+            holds += firsts
         return Deal(
             tuple(
                 tuple(self._job.groups[task] for task in grant.tasks[end - size : end])
@@ -215,11 +215,6 @@ class Dealer:
                 self._schedule.predict_again(self._estimates.cost_s, correction.margin)
             self._corrected_s = self._clock()
 
-    @property
-    def is_looking_closely(self) -> bool:
-        """Whether somebody has said that it is going to ask, and has not yet."""
-        return time.monotonic() < self._close_until_s
-
     def stop(self) -> None:
         """Deal nothing more, and let all ranks end what they do at the next epoch."""
         with self._lock:
@@ -259,9 +254,7 @@ class Dealer:
             while not self._is_over.is_set():
                 self._is_needed.wait(_LONGEST_REST_S)
                 if not self._serve():
-                    if not self.is_looking_closely:
-                        self._announced.clear()  # They were told to end, and never ask.
-                    time.sleep(CLOSE_POLL_S if self.is_looking_closely else POLL_S)
+                    time.sleep(POLL_S)
         except BaseException as problem:
             self._problem = problem
 
@@ -279,18 +272,12 @@ class Dealer:
         has_mail = False
         for rank, message in self._ranks.receive_mail():
             has_mail = True
-            if isinstance(message, Soon):
-                self._announced.add(message.rank)
-                self._close_until_s = time.monotonic() + CLOSE_S
-            elif isinstance(message, Progress):
+            if isinstance(message, Progress):
                 self.newest[message.rank] = message
                 if message.is_asked_to_stop:
                     self.stop()
             else:
                 self._ranks.answer(rank, self.deal(*message))
-                self._announced.discard(rank)
-                if not self._announced:
-                    self._close_until_s = -math.inf
         if self._stopping.is_due:
             self.stop()
         self.correct()

@@ -76,18 +76,6 @@ class Progress:
     is_asked_to_stop: bool = False
 
 
-@dataclass(frozen=True)
-class Soon:
-    """A message: a rank is going to ask rank 0 in a moment, which may look more often until then.
-
-    Attributes
-    ----------
-    rank : that asks.
-    """
-
-    rank: int
-
-
 class Circle:
     """Ranks that meet: those of a node, or of a gang; one, where there is no MPI.
 
@@ -163,7 +151,7 @@ class Alone:
     def broadcast(self, value: Any) -> Any:
         return value
 
-    def send(self, message: Progress | Soon) -> None:
+    def send(self, message: Progress | tuple[Any, ...]) -> None:
         """There is nobody to tell."""
 
     def receive_mail(self) -> Iterator[tuple[int, Any]]:
@@ -231,14 +219,19 @@ class Team:
             self._await(self._READY_TAG)
         return self._comm.bcast(value, root=0)
 
-    def send(self, message: Progress | Soon) -> None:
-        """Post a message to rank 0 without waiting for it to be read."""
+    def send(self, message: Progress | tuple[Any, ...]) -> None:
+        """Post a message to rank 0 without waiting for it to be read: how far this rank is, or a
+        question, whose answer `receive_answer` waits for."""
         self._sends = [request for request in self._sends if not request.Test()]
         self._sends.append(self._mail.isend(message, dest=0, tag=self._MAIL_TAG))
 
     def ask(self, question: tuple[Any, ...]) -> Any:
         """Rank 0's answer to another rank's question; sleeps until it is there."""
-        self._sends.append(self._mail.isend(question, dest=0, tag=self._MAIL_TAG))
+        self.send(question)
+        return self.receive_answer()
+
+    def receive_answer(self) -> Any:
+        """Rank 0's answer to the question that was sent last; sleeps until it is there."""
         # An answer takes a millisecond or two: longer naps are for a rank 0 without threads.
         asked_s = time.perf_counter()
         while not self._mail.iprobe(source=0, tag=self._ANSWER_TAG):

@@ -97,20 +97,19 @@ def work_through(
             if group is not None:
                 over = keep(group, results)
                 epochs = job.experiments[group.experiment_id].spec.epochs
-                desk.note(measured_s([result.run for result in over], epochs))
+                desk.note(len(block), measured_s([result.run for result in over], epochs))
+        desk.leave()
     tracker.on_end()
 
 
 def _blocks(desk: Desk, node: Node) -> Iterator[tuple[tuple[Group, ...], list[Group]]]:
     """What the first rank of the gang is dealt, on all of its ranks, until there is nothing more or
     one of them is to end: block after block, with the first groups of those that are to follow."""
-    n_done = 0
-    while blocks := node.gang.meet(desk.ask(n_done).blocks if node.gang.rank == 0 else ())[0]:
+    while blocks := node.gang.meet(desk.ask().blocks if node.gang.rank == 0 else ())[0]:
         for number, block in enumerate(blocks, 1):
             if any(node.gang.meet(desk.should_stop())):
                 return
             yield block, [first for first, *_ in blocks[number:]]
-        n_done = sum(map(len, blocks))
 
 
 def _print_note(rank: int, note: str) -> None:

@@ -11,7 +11,7 @@ from minibutter.sweeps.spec import parse_sweep
 def test_a_row_of_the_table_has_seconds_ratios_and_milliseconds():
     row = {
         "sweep": "3 runs", "one_rank_s": 3.04, "two_ranks_s": 1.6, "speedup": 1.9,
-        "speedup_of_two_jobs": 1.956, "grant_median_ms": 1.31, "grant_p99_ms": 1.96,
+        "speedup_of_two_jobs": 1.956, "wait_median_ms": 1.31, "wait_p99_ms": 1.96,
         "outside": 0.0291,
     }  # fmt: skip
     assert make_table([row]).splitlines()[-1] == (
