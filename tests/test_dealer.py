@@ -377,6 +377,17 @@ def test_the_thread_rests_while_rank_0_looks_often_enough(job):
     assert ranks.answers
 
 
+def test_the_thread_looks_again_once_a_group_is_trained(job):
+    """Rank 0 keeps the results then, and does not look between epochs."""
+    ranks = Letters()
+    with Dealer(job, (1, 1), ranks, Endless(), lambda *shown: None) as dealer:
+        desk = Desk(0, ranks, Endless(), dealer)
+        desk.should_stop(SOON_S / 2)
+        assert not dealer._is_needed.is_set()
+        desk.end_training()
+        assert dealer._is_needed.is_set()
+
+
 def test_two_readers_do_not_see_the_same_message(job):
     ranks = Letters()
     dealer = Dealer(job, (1, 1), ranks, Endless(), lambda *shown: None)

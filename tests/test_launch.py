@@ -1,5 +1,6 @@
 """Deciding what is to do, and saying how far it is; what needs ranks is tested under mpirun."""
 
+import gc
 import itertools
 import math
 import os
@@ -15,7 +16,7 @@ from minibutter.energy import open_meter
 from minibutter.launch import job as job_module
 from minibutter.launch import ranks as ranks_module
 from minibutter.launch import together as together_module
-from minibutter.launch import tracking
+from minibutter.launch import tracking, working
 from minibutter.launch.together import explain
 from minibutter.nn.groups import EpochRow, TrainingGroup
 from minibutter.provenance import read_provenance
@@ -110,6 +111,21 @@ def test_what_was_begun_goes_on_before_its_equals_and_with_those_that_are_as_far
     assert again.work(furthest) == pytest.approx(again.length(furthest) * 3 / 6)
     assert again.work(furthest, 4) == pytest.approx(again.length(furthest) / 6)
     assert again.work(furthest, 1) == 0.0  # a checkpoint that could not be used
+
+
+def test_the_collector_leaves_the_plan_alone_while_a_sweep_is_trained(tmp_path, monkeypatch):
+    """It would look through hundreds of thousands of groups again and again."""
+    frozen, work_through = [], working.work_through
+
+    def look(*arguments):
+        frozen.append(gc.get_freeze_count())
+        work_through(*arguments)
+
+    monkeypatch.setattr(working, "work_through", look)
+    before = gc.get_freeze_count()
+    run_in_lanes({"dataset": "iris", "size": 64, "depth": 3, "epochs": 1}, tmp_path / "out", 1)
+    assert frozen[0] > before + 1000
+    assert gc.get_freeze_count() == 0  # what was frozen before was thawed with it
 
 
 def test_no_launcher_means_one_rank_without_mpi(monkeypatch):

@@ -131,3 +131,14 @@ def test_examples_of_the_docstrings_run(module):
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_readers_are_imported_before_the_first_run_and_only_where_they_are_needed():
+    program = (
+        "import sys; from minibutter import datasets; "
+        "datasets.prepare_reading(['wave.csv']); assert 'sklearn' not in sys.modules; "
+        "datasets.prepare_reading(['wave.csv', 'iris']); "
+        "packages = lambda: {name.partition('.')[0] for name in sys.modules}; before = packages(); "
+        "datasets.load('iris'); assert packages() == before, packages() - before"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
