@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from minibutter.nn.stepping import SteppedGroup
+from minibutter.nn.steps import Evaluation, StepGroup
 from minibutter.studies.width.networks import make_starts, sgd
 
 LATE_SHARE = 0.25
@@ -62,29 +62,34 @@ def measure_late_accuracy(
         sigma0=sigma0,
         base_width=width,
     )
-    group = SteppedGroup(
+    group = StepGroup(
         model.network,
         starts,
         sgd(learning_rate),
-        batch_size=batch_size,
+        largest_batch=batch_size,
         parameterization=model.parameterization,
+        records_metrics=False,
     )
-    late = max(round(LATE_SHARE * n_steps), n_looks)
-    group.run_steps(n_steps - late)
+    tests = [Evaluation(model.network, start.data.x_test, start.data.y_test) for start in starts]
     accuracies = []
-    for stop, start in zip(*_spans(late, n_looks), strict=True):
-        group.run_steps(stop - start)
-        accuracies.append(group.evaluate_test()[:, 1])
-    loss, accuracy = group.evaluate_train().T
-    is_finite = np.array(
-        [bool(np.isfinite(group.parameters(number)).all()) for number in range(n_repetitions)]
-    )
+    for stop in look_steps(n_steps, n_looks):
+        n_rows = (stop - group.steps) * batch_size
+        rows = [start.shuffle.integers(len(start.data.x_train), size=n_rows) for start in starts]
+        group.run(rows, batch_size, learning_rate)
+        parameters = [np.ascontiguousarray(group.parameters(i)) for i in range(n_repetitions)]
+        looks = zip(tests, parameters, strict=True)
+        accuracies.append([test.measure(vector).accuracy for test, vector in looks])
+    trained = [
+        Evaluation(model.network, start.data.x_train, start.data.y_train).measure(vector)
+        for start, vector in zip(starts, parameters, strict=True)
+    ]
+    is_finite = np.array([bool(np.isfinite(vector).all()) for vector in parameters])
     return pd.DataFrame(
         {
             "repetition": list(repetitions),
             "late_accuracy": np.mean(accuracies, axis=0),
-            "train_error": 1 - accuracy,
-            "train_loss": np.where(is_finite, loss, np.nan),
+            "train_error": [means.error for means in trained],
+            "train_loss": np.where(is_finite, [means.loss for means in trained], np.nan),
             "is_finite": is_finite,
             "n_train": len(starts[0].data.x_train),
             "n_test": len(starts[0].data.x_test),
@@ -92,7 +97,9 @@ def measure_late_accuracy(
     )
 
 
-def _spans(n_steps: int, n_parts: int) -> tuple[list[int], list[int]]:
-    """Ends and beginnings of nearly equal parts of some steps."""
-    ends = [n_steps * (part + 1) // n_parts for part in range(n_parts)]
-    return ends, [0, *ends[:-1]]
+def look_steps(n_steps: int, n_looks: int) -> list[int]:
+    """After which steps one looks: at nearly equal distances, from late in training to its end."""
+    if not 1 <= n_looks <= n_steps:
+        raise ValueError(f"n_looks is {n_looks}; of {n_steps} steps there can be 1 to {n_steps}")
+    late = max(round(LATE_SHARE * n_steps), n_looks)
+    return [n_steps - late + late * (look + 1) // n_looks for look in range(n_looks)]

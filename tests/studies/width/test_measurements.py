@@ -18,7 +18,7 @@ from minibutter.studies.width.data import (
     stream,
 )
 from minibutter.studies.width.scales import normalised_noise, squared_scale
-from minibutter.studies.width.training import measure_late_accuracy
+from minibutter.studies.width.training import look_steps, measure_late_accuracy
 
 RUN = {
     "dataset": "digits",
@@ -94,6 +94,19 @@ def test_ntk_and_standard_with_matched_rates_would_start_alike():
         for name in ("ntk", "standard")
     )
     np.testing.assert_allclose(ntk["late_accuracy"], standard["late_accuracy"], atol=0.01)
+
+
+def test_a_batch_may_be_larger_than_the_training_set():
+    table = measure_late_accuracy(None, **{**RUN, "batch_size": 300})
+    assert table["n_train"].eq(200).all()
+    assert table["late_accuracy"].gt(0.7).all()
+
+
+def test_one_looks_at_equal_distances_in_the_last_quarter():
+    assert look_steps(200, 4) == [162, 175, 187, 200]
+    assert look_steps(4, 3) == [2, 3, 4]
+    with pytest.raises(ValueError, match="n_looks is 6; of 4 steps there can be 1 to 4"):
+        look_steps(4, 6)
 
 
 def test_a_run_that_diverges_is_a_result():
