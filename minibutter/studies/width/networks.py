@@ -15,15 +15,8 @@ from minibutter.nn.network import Network
 from minibutter.nn.parameterization import Parameterization, make_parameterization
 from minibutter.nn.starts import Start
 from minibutter.nn.training import compile_kernels, make_optimizer
-from minibutter.studies.width.data import (
-    BATCHES,
-    INITIAL,
-    SPLIT,
-    load_rows,
-    split_rows,
-    split_sizes,
-    stream,
-)
+from minibutter.studies.data import split_sizes
+from minibutter.studies.width.data import BATCHES, INITIAL, SPLIT, load_rows, split_rows, stream
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from minibutter.plots import width as figures
+from minibutter.studies.data import split_sizes
 from minibutter.studies.study import (
     Conclusion,
     Course,
@@ -24,7 +25,7 @@ from minibutter.studies.study import (
 )
 from minibutter.studies.width import cost, criteria, rates
 from minibutter.studies.width.coordinates import measure_coordinates, slopes_of_changes
-from minibutter.studies.width.data import load_rows, split_sizes
+from minibutter.studies.width.data import load_rows
 from minibutter.studies.width.optima import (
     Optimum,
     Setting,
