@@ -6,6 +6,7 @@ look at the test rows once an epoch, which at a batch of 256 is every eighth ste
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,6 @@ LATE_SHARE = 0.25
 def measure_late_accuracy(
     data_dir: Path | None,
     dataset: str,
-    parameterization: str,
-    width: int,
-    hidden_layers: int,
-    sigma0: float,
     learning_rate: float,
     batch_size: int,
     n_steps: int,
@@ -33,6 +30,7 @@ def measure_late_accuracy(
     n_train: int,
     n_test: int,
     seed: int,
+    **model: Any,
 ) -> pd.DataFrame:
     """Train some repetitions, and look at the test rows at equal distances near the end.
 
@@ -42,6 +40,7 @@ def measure_late_accuracy(
     n_steps : of training, of which the last quarter counts as late.
     n_looks : how often the test rows are evaluated in that quarter.
     first_repetition, n_repetitions : which are trained; at most 16 at once.
+    dataset, n_train, n_test, seed, model : as for `make_starts`.
 
     Returns
     -------
@@ -49,28 +48,23 @@ def measure_late_accuracy(
     at the end; `is_finite`, without which accuracy is that of the class that NaN looks like.
     """
     repetitions = range(first_repetition, first_repetition + n_repetitions)
-    model, starts = make_starts(
-        dataset,
-        data_dir,
+    made, starts = make_starts(
+        *(dataset, data_dir),
         repetitions=repetitions,
         n_train=n_train,
         n_test=n_test,
         seed=seed,
-        parameterization=parameterization,
-        width=width,
-        hidden_layers=hidden_layers,
-        sigma0=sigma0,
-        base_width=width,
+        **model,
     )
     group = StepGroup(
-        model.network,
+        made.network,
         starts,
         sgd(learning_rate),
         largest_batch=batch_size,
-        parameterization=model.parameterization,
+        parameterization=made.parameterization,
         records_metrics=False,
     )
-    tests = [Evaluation(model.network, start.data.x_test, start.data.y_test) for start in starts]
+    tests = [Evaluation(made.network, start.data.x_test, start.data.y_test) for start in starts]
     accuracies = []
     for stop in look_steps(n_steps, n_looks):
         n_rows = (stop - group.steps) * batch_size
@@ -80,7 +74,7 @@ def measure_late_accuracy(
         looks = zip(tests, parameters, strict=True)
         accuracies.append([test.measure(vector).accuracy for test, vector in looks])
     trained = [
-        Evaluation(model.network, start.data.x_train, start.data.y_train).measure(vector)
+        Evaluation(made.network, start.data.x_train, start.data.y_train).measure(vector)
         for start, vector in zip(starts, parameters, strict=True)
     ]
     is_finite = np.array([bool(np.isfinite(vector).all()) for vector in parameters])
