@@ -115,16 +115,17 @@ def never_rises(losses: np.ndarray) -> bool:
 def largest_true(is_true: Callable[[int], bool], guess: int) -> int | None:
     """The largest index at which a statement holds that fails from some index on, by bisection.
 
-    Where it holds again beyond a failure, one of the borders is found. None if it fails, or holds,
-    ten octaves to one side of the guess.
+    Where it holds again beyond a failure, one of the borders is found. It may fail far below, too,
+    as networks do not train in a few small steps; so where it does, the search begins above the
+    guess. None if it fails on both sides, or holds on the upper one, as far as ten octaves.
     """
-    low, high = guess, guess + 1
-    step = STEPS_PER_OCTAVE
-    farthest = _MAX_OCTAVES * STEPS_PER_OCTAVE
-    while not is_true(low):
-        low, high = low - step, low
-        if guess - low > farthest:
-            return None
+    step, farthest = STEPS_PER_OCTAVE, _MAX_OCTAVES * STEPS_PER_OCTAVE
+    below = range(guess, guess - farthest - 1, -step)
+    above = range(guess + step, guess + farthest + 1, step)
+    low = next((index for index in (*below, *above) if is_true(index)), None)
+    if low is None:
+        return None
+    high = low + step if low < guess else low + 1
     while is_true(high):
         low, high = high, high + step
         if high - guess > farthest:

@@ -42,6 +42,11 @@ def test_a_dead_network_that_guesses_frequencies_does_not_train():
     assert never_rises(np.array([2.4, 2.29, 2.29, 2.29]))
 
 
+@pytest.mark.parametrize("guess", [0, 9, 10, 14, 17, 40])
+def test_a_statement_that_fails_far_below_as_well_has_an_upper_border(guess):
+    assert largest_true(lambda index: 10 <= index <= 17, guess) == 17
+
+
 @pytest.mark.parametrize("always", [True, False])
 def test_a_statement_that_never_changes_has_no_border(always):
     assert largest_true(lambda index: always, 0) is None
