@@ -28,6 +28,7 @@ from minibutter.studies.width.optima import (
     slopes_table,
 )
 from minibutter.studies.width.peak import Slope, draw_repetitions
+from minibutter.studies.width.scales import PREDICTED_RATE_SLOPE
 from minibutter.studies.width.sizes import FULL, QUICK, Sizes
 from minibutter.studies.width.stability import summarise_stability
 
@@ -135,7 +136,8 @@ def _conclude(
             "accuracy": partial(figures.draw_accuracy, accuracies, tables["optima"]),
             "optima": partial(figures.draw_optima, tables["optima"], tables["slopes"]),
             "largest_rates": partial(
-                figures.draw_largest_rates, tables["stability_by_width"], largest, n_inputs
+                figures.draw_largest_rates,
+                *(tables["stability_by_width"], largest, n_inputs, PREDICTED_RATE_SLOPE),
             ),
             "best_accuracy": partial(figures.draw_best_accuracy, tables["optima"]),
             "coordinates": partial(figures.draw_coordinates, coordinates),
