@@ -152,7 +152,14 @@ def _context(
     optima: dict[Setting, Optimum],
     largest_slopes: dict[str, Slope],
 ) -> dict[str, Any]:
+    caveats = []
+    if sizes.n_repetitions < criteria.WANTED_REPETITIONS:
+        caveats.append(
+            f"{sizes.n_repetitions} repetitions; the statements ask for "
+            f"{criteria.WANTED_REPETITIONS} or more"
+        )
     return {
+        "caveats": caveats,
         "convention": "noise of the mean loss, batches with replacement: g = rate / batch size",
         "n_train": n_rows[0],
         "n_test": n_rows[1],
