@@ -56,15 +56,7 @@ class WidthStudy:
             stages.runs("coarse", stages.coarse_grid(sizes), settings, sizes),
             stages.runs("fine", stages.largest_fine_grid(sizes), settings, sizes),
         )
-        return [
-            Step(
-                stage.name,
-                stage.description,
-                len(stage.pieces),
-                sum(piece.predicted_s for piece in stage.pieces),
-            )
-            for stage in planned
-        ]
+        return [Step.of(stage) for stage in planned]
 
     def course(self, settings: Settings) -> Course:
         """Measure, and conclude."""
