@@ -23,6 +23,16 @@ def powers_of_two(axis: Axes, which: str) -> None:
     ticks.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
 
 
+def error_bars(rows: pd.DataFrame, value: str, ends: str) -> np.ndarray:
+    """Lengths (2, n) of bars from a column to `ends`_low and `ends`_high.
+
+    0 where a side is open, or where a percentile lies on the value's other side.
+    """
+    middle = rows[value].to_numpy(np.float64)
+    low, high = (rows[f"{ends}_{side}"].to_numpy(np.float64) for side in ("low", "high"))
+    return np.clip(np.nan_to_num([middle - low, high - middle]), 0, None)
+
+
 def draw_prediction(axis: Axes, x: pd.Series, y: pd.Series, slope: float, colour: str) -> None:
     """A line of this slope through the middle of points, in logarithms."""
     log_x, log_y = np.log(x.to_numpy(np.float64)), np.log(y.to_numpy(np.float64))

@@ -10,7 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minibutter.plots.drawing import finish_axis, save
-from minibutter.plots.width.axes import COLOURS, NAMES, draw_prediction, powers_of_two, width_axis
+from minibutter.plots.width.axes import (
+    COLOURS,
+    NAMES,
+    draw_prediction,
+    error_bars,
+    powers_of_two,
+    width_axis,
+)
 
 _MARKERS = ("o", "s", "^", "v")
 _SHOWN_DROP = 2.0
@@ -46,9 +53,10 @@ def draw_accuracy(accuracies: pd.DataFrame, optima: pd.DataFrame, path: Path) ->
             )
             if not np.isnan(row.batch_opt):
                 height = 100 * row.accuracy_opt
-                ends = [row.batch_low, row.batch_high]
-                ends = [end if np.isfinite(end) else row.batch_opt for end in ends]
-                axis.plot(ends, [height] * 2, color=colour, linewidth=3, alpha=0.45)
+                # An interval that is open on a side goes on beyond the grid.
+                low = row.batch_low if np.isfinite(row.batch_low) else means.index.min()
+                high = row.batch_high if np.isfinite(row.batch_high) else means.index.max()
+                axis.plot([low, high], [height] * 2, color=colour, linewidth=3, alpha=0.45)
                 axis.plot(row.batch_opt, height, "D", color=colour, markersize=4.5)
         name, rate = panel
         axis.set_title(f"{NAMES[name]}, learning rate {rate:g}", fontsize=9)
@@ -126,16 +134,10 @@ def draw_best_accuracy(optima: pd.DataFrame, path: Path) -> None:
     for (name, rate), some in found.groupby(["parameterization", "learning_rate"]):
         rates = sorted(found[found["parameterization"] == name]["learning_rate"].unique())
         some = some.sort_values("width")
-        errors = 100 * np.array(
-            [
-                some["accuracy_opt"] - some["accuracy_low"],
-                some["accuracy_high"] - some["accuracy_opt"],
-            ]
-        )
         axis.errorbar(
             some["width"],
             100 * some["accuracy_opt"],
-            errors,
+            100 * error_bars(some, "accuracy_opt", "accuracy"),
             color=COLOURS[name],
             marker=_MARKERS[rates.index(rate) % len(_MARKERS)],
             linestyle=("-", "--", ":", "-.")[rates.index(rate) % 4],
@@ -157,15 +159,9 @@ def _points(
 ) -> None:
     """Estimates with their intervals; hollow where they are not used."""
     value = rows[f"{quantity}_opt"].to_numpy(np.float64)
-    errors = np.array(
-        [
-            value - rows[f"{quantity}_low"].to_numpy(np.float64),
-            rows[f"{quantity}_high"].to_numpy(np.float64) - value,
-        ]
-    )
     axis.errorbar(
-        rows["width"], value, np.clip(np.nan_to_num(errors), 0, None), color=colour, linestyle="",
-        marker="", capsize=2, linewidth=1,
+        rows["width"], value, error_bars(rows, f"{quantity}_opt", quantity), color=colour,
+        linestyle="", marker="", capsize=2, linewidth=1,
     )  # fmt: skip
     used = rows["used"].to_numpy(bool)
     axis.plot(rows["width"][used], value[used], marker, color=colour, markersize=5, label=label)

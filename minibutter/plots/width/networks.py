@@ -10,7 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from minibutter.plots.drawing import finish_axis, save
-from minibutter.plots.width.axes import COLOURS, NAMES, draw_prediction, powers_of_two, width_axis
+from minibutter.plots.width.axes import (
+    COLOURS,
+    NAMES,
+    draw_prediction,
+    error_bars,
+    powers_of_two,
+    width_axis,
+)
 
 
 def draw_largest_rates(
@@ -40,26 +47,17 @@ def draw_largest_rates(
             ("largest_rate_that_trains", ":", "s"),
             ("linear_rate", "", "x"),
         ):
-            errors = [
-                some[column] - some[f"{column}_low"],
-                some[f"{column}_high"] - some[column],
-            ]
             left.errorbar(
-                some["width"], some[column], errors, color=colour, marker=marker, linestyle=style,
-                markersize=4, linewidth=1, capsize=2,
+                some["width"], some[column], error_bars(some, column, column), color=colour,
+                marker=marker, linestyle=style, markersize=4, linewidth=1, capsize=2,
             )  # fmt: skip
         wide = some[some["width"] >= n_inputs]
         if name in predicted and len(wide) > 1:
             draw_prediction(left, wide["width"], wide["largest_rate"], predicted[name], "0.3")
     for name, some in batches.groupby("parameterization"):
-        errors = np.array(
-            [
-                some["largest_batch"] - some["largest_batch_low"],
-                some["largest_batch_high"] - some["largest_batch"],
-            ]
-        )
+        errors = error_bars(some, "largest_batch", "largest_batch")
         right.errorbar(
-            some["width"], some["largest_batch"], np.nan_to_num(errors), color=COLOURS[name],
+            some["width"], some["largest_batch"], errors, color=COLOURS[name],
             marker="o", linestyle="", markersize=4, capsize=2, label=NAMES[name],
         )  # fmt: skip
         if len(some) > 1:

@@ -1,8 +1,10 @@
 """Figures of the width study: that they are drawn, and say what they show."""
 
 import numpy as np
+import pandas as pd
 
 from minibutter.plots import width as figures
+from minibutter.plots.width.axes import error_bars
 from minibutter.studies.width import rates
 from minibutter.studies.width.optima import find_optima, optima_table, slopes_table
 from minibutter.studies.width.peak import draw_repetitions
@@ -76,3 +78,10 @@ def test_optima_beyond_the_grid_leave_a_figure_whole(tmp_path):
     summary = summarise_stability(plant_stability(), DRAWS)
     rates_path = tmp_path / "rates.png"
     figures.draw_largest_rates(summary, batches, 32, PREDICTED_RATE_SLOPE, rates_path)
+
+
+def test_bars_end_where_an_interval_is_open_or_leaves_its_value_out():
+    rows = pd.DataFrame(
+        {"x_opt": [2.0, 2.0, 2.0], "x_low": [1.5, np.nan, 2.1], "x_high": [3.0, 2.5, 2.2]}
+    )
+    np.testing.assert_allclose(error_bars(rows, "x_opt", "x"), [[0.5, 0, 0], [1, 0.5, 0.2]])
