@@ -16,7 +16,7 @@ from minibutter.nn.network import Network, penalty_factors
 from minibutter.nn.noise import StepNoise
 from minibutter.nn.parameterization import Parameterization
 from minibutter.nn.schedules import StepSchedule
-from minibutter.nn.starts import Rows, Start, check_starts, stack_rows
+from minibutter.nn.starts import Rows, Start, check_batch_size, check_starts, stack_rows
 from minibutter.nn.state import TrainingState, digest_arrays, pack_generator
 
 SAMPLINGS: tuple[str, ...] = ("shuffle", "replacement")
@@ -92,7 +92,8 @@ class TrainingGroup:
         schedule: StepSchedule | None = None,
         sampling: str = "shuffle",
     ) -> None:
-        check_starts(network, starts, batch_size)
+        check_starts(network, starts)
+        self._check_largest_batch(batch_size, len(starts[0].data.x_train))
         multipliers = np.ones(network.depth)
         if parameterization is not None:
             multipliers = parameterization.multipliers
@@ -131,6 +132,10 @@ class TrainingGroup:
         self._digests: dict[int, np.ndarray] = {}
         self._evaluate_train = evaluate_train
         self._records_metrics = bool(records_metrics)
+
+    def _check_largest_batch(self, batch_size: int, n_train: int) -> None:
+        """Raise ValueError for batches that this kind of training cannot have."""
+        check_batch_size(batch_size, n_train)
 
     def _make_workspace(self, batch_size: int, repetitions: int) -> Workspace:
         """Memory for what is computed of a batch at once."""
@@ -182,13 +187,12 @@ class TrainingGroup:
         -------
         A row per repetition.
         """
-        orders = [self._draw_order(shuffle) for shuffle in self._shuffles]
-        orders += [orders[0]] * (self._topology.repetitions - len(orders))
+        orders = self._in_lanes([self._draw_order(shuffle) for shuffle in self._shuffles])
         if self._schedule is not None:
             rate = self._first_rate * self._schedule.factor(self.epochs)
             self.optimizer = self.optimizer._replace(learning_rate=rate)
         steps = self.steps
-        train = self._train_on(orders[0][None] if len(orders) == 1 else np.array(orders))
+        train = self._train_on(orders)
         steps, self.epochs = self.steps - steps, self.epochs + 1
         test = self._evaluate(self._test)
         trained = self._evaluate(self._train) if self._evaluate_train else None
@@ -224,8 +228,14 @@ class TrainingGroup:
             return shuffle.integers(n_rows, size=n_rows)
         return shuffle.permutation(n_rows)
 
+    def _in_lanes(self, orders: Sequence[np.ndarray]) -> np.ndarray:
+        """Row numbers (n,) of every repetition as those of every lane, (R, n)."""
+        if len(orders) == 1 and self._topology.repetitions == 1:
+            return orders[0][None]  # a view
+        return np.array([*orders, *[orders[0]] * (self._topology.repetitions - len(orders))])
+
     def _train_on(self, orders: np.ndarray) -> np.ndarray:
-        """Make the steps of an epoch, its rows in these orders (R, n_train).
+        """Make the steps of an epoch, its rows in these orders (R, n).
 
         Returns the means (R, 11) of what the batches were measured at.
         """

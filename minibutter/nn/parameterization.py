@@ -181,7 +181,14 @@ def mup(
     ----------
     base_width : hidden width at which nothing changes.
     is_sgd : whether for SGD; else for a rule that divides by the size of each gradient.
+
+    Raises
+    ------
+    ValueError
+        For a base width below 1.
     """
+    if base_width < 1:
+        raise ValueError(f"base_width is {base_width}; it must be at least 1")
     fans_in = (n_inputs, *widths[:-1])
     ratios = (1.0, *(width / base_width for width in widths[:-1]), 1.0)
     last = len(widths) - 1
@@ -210,7 +217,7 @@ def make_parameterization(
     Raises
     ------
     ValueError
-        For an unknown name, or mup without a base width.
+        For an unknown name, or mup without a base width or with an impossible one.
     """
     shape = network.n_inputs, network.widths
     if name == "standard":

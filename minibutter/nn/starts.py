@@ -104,7 +104,7 @@ def check_batch_size(batch_size: int, n_train: int) -> None:
         )
 
 
-def check_starts(network: Network, starts: Sequence[Start], batch_size: int) -> None:
+def check_starts(network: Network, starts: Sequence[Start]) -> None:
     """What the kernels rely on."""
     lanes = lanes_of(network.dtype)
     if not 1 <= len(starts) <= lanes:
@@ -115,8 +115,6 @@ def check_starts(network: Network, starts: Sequence[Start], batch_size: int) -> 
         _check_arrays(network, start.parameters, start.data)
         if start.slots is not None:
             network.check_array("slots", start.slots, (2, network.num_parameters))
-    n_train = len(starts[0].data.x_train)
-    check_batch_size(batch_size, n_train)
     if len(starts) == 1:
         return
     if network.kernel != "tiled":
@@ -125,8 +123,9 @@ def check_starts(network: Network, starts: Sequence[Start], batch_size: int) -> 
             "'tiled': train them one by one"
         )
     for start in starts:
-        if len(start.data.x_train) != n_train or len(start.data.x_test) != len(
-            starts[0].data.x_test
+        if any(
+            len(getattr(start.data, name)) != len(getattr(starts[0].data, name))
+            for name in ("x_train", "x_test")
         ):
             raise ValueError("repetitions that are packed together must have equally many rows")
         if (start.steps, start.epochs) != (starts[0].steps, starts[0].epochs):

@@ -9,7 +9,7 @@ piece on the disk, and goes on from there when it is started again.
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import pandas as pd
 
@@ -129,6 +129,12 @@ class Step:
     description: str
     pieces: int
     core_s: float
+
+    @classmethod
+    def of(cls, stage: Measurements) -> Self:
+        """All pieces of a stage."""
+        core_s = sum(piece.predicted_s for piece in stage.pieces)
+        return cls(stage.name, stage.description, len(stage.pieces), core_s)
 
 
 @dataclass(frozen=True)

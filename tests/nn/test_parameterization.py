@@ -295,6 +295,7 @@ def test_steps_move_the_outputs_of_wide_networks_alike_in_mup_and_more_and_more_
         (lambda: Parameterization((Scales(1.0),), ()), "weights of 1 layers, and for .* of 0"),
         (lambda: make_parameterization("ntp", make_network(), "sgd"), "'ntp'; it must be one of s"),
         (lambda: make_parameterization("mup", make_network(), "sgd"), "mup needs base_width"),
+        (lambda: mup(1, (2, 1), 0, is_sgd=True), "base_width is 0; it must be at least 1"),
         (
             lambda: standard(1, (1, 1)).fold_into(RULES["sgd"][0], make_network()),
             "for 2 layers; th",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minibutter.studies.catalogue import StudyError
-from minibutter.studies.data import load_split
+from minibutter.studies.data import load_split, pool_images, scale_globally, split_sizes
 
 
 def test_rows_are_drawn_with_the_seed_and_none_is_in_both_parts():
@@ -39,6 +39,36 @@ def test_global_scaling_is_that_of_the_training_rows():
     np.testing.assert_allclose(data.x_test, ratio, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "wanted", "expected"),
+    [
+        (10_000, (2000, 8000), (2000, 8000)),
+        (70_000, (2000, 8000), (2000, 8000)),
+        (5000, (2000, 8000), (2000, 3000)),
+        (1797, (2000, 8000), (1438, 359)),
+        (1797, (1700, 97), (1700, 97)),
+        (2, (1000, 100), (1, 1)),
+    ],
+)
+def test_of_too_few_rows_no_more_than_wanted_and_four_fifths_train(n_rows, wanted, expected):
+    assert split_sizes(n_rows, *wanted) == expected
+
+
+def test_images_are_pooled_and_other_rows_left_alone():
+    images = np.arange(2 * 28 * 28, dtype=float).reshape(2, -1)
+    pooled = pool_images(images)
+    assert pooled.shape == (2, 196)
+    assert pooled[0, :2].tolist() == [np.mean([0, 1, 28, 29]), np.mean([2, 3, 30, 31])]
+    for n_inputs in (64, 30, 29 * 29):
+        rows = np.ones((3, n_inputs))
+        assert pool_images(rows) is rows
+
+
+def test_inputs_that_are_all_equal_cannot_be_scaled():
+    with pytest.raises(StudyError, match="all inputs of the data set are equal"):
+        scale_globally(np.ones((4, 3)), np.full((4, 3), 7.0))
+
+
 def test_a_regression_is_refused():
-    with pytest.raises(StudyError, match="diabetes is for regression; a study of this kind needs"):
+    with pytest.raises(StudyError, match=r"diabetes is for regression; a study .* classes"):
         load_split("diabetes", None, 100, 50, 0)

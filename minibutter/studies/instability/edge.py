@@ -208,12 +208,3 @@ def threshold(
 ) -> float:
     """Sharpness, without the decay's part, from which on this rule does not settle."""
     return largest_stable_step(1.0, momentum, nesterov=nesterov) / learning_rate - decay
-
-
-def pool_images(x: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels of square images (n, side²) of an even side; others as they are."""
-    side = round(np.sqrt(x.shape[1]))
-    if side * side != x.shape[1] or side % 2 or side < 20:
-        return x
-    blocks = x.reshape(-1, side // 2, 2, side // 2, 2)
-    return blocks.mean(axis=(2, 4)).reshape(len(x), -1)

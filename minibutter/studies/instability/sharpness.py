@@ -10,13 +10,12 @@ from minibutter.nn.curvature import Hessian
 from minibutter.nn.lanczos import largest_eigenpairs
 from minibutter.nn.network import Network
 from minibutter.nn.training import TrainingData
-from minibutter.studies.data import load_split
+from minibutter.studies.data import load_split, pool_images, scale_globally
 from minibutter.studies.instability.edge import (
     BatchSharpness,
     TanhNetwork,
     descend,
     mean_sharpness,
-    pool_images,
     threshold,
 )
 from minibutter.studies.instability.trajectories import RULES, Recipe, follow, snapshot_epochs
@@ -47,8 +46,7 @@ def measure_edge(
     """
     data = load_split(dataset, data_dir, n_rows, 1, seed, dtype="float64")
     x = pool_images(data.x_train)
-    x = (x - x.mean()) / x.std()
-    network = TanhNetwork(x, data.y_train)
+    network = TanhNetwork(scale_globally(x, x), data.y_train)
     is_nesterov = rule == "nesterov"
     points = descend(
         *(network, learning_rate, steps, every, np.random.default_rng([seed, 3])),

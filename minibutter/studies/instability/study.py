@@ -52,13 +52,7 @@ class Instability:
 
     def outline(self, settings: Settings) -> list[Step]:
         """All stages; a failed self-check ends the study after the first."""
-        return [
-            Step(
-                *(stage.name, stage.description, len(stage.pieces)),
-                sum(piece.predicted_s for piece in stage.pieces),
-            )
-            for stage in self._stages(settings)
-        ]
+        return [Step.of(stage) for stage in self._stages(settings)]
 
     def course(self, settings: Settings) -> Course:
         """The stages, and what they say."""

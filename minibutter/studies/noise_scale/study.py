@@ -69,15 +69,7 @@ class NoiseScaleStudy:
             stages.temperature(),
             stages.adaptive(factors),
         ]
-        return [
-            Step(
-                stage.name,
-                stage.description,
-                len(stage.pieces),
-                sum(piece.predicted_s for piece in stage.pieces),
-            )
-            for stage in planned
-        ]
+        return [Step.of(stage) for stage in planned]
 
     def course(self, settings: Settings) -> Course:
         """The stages; where checkpoints and rates lie follows from those before."""

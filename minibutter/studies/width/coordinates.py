@@ -8,13 +8,13 @@ tables of Yang & Hu (arXiv:2011.14522) for what is expected.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from minibutter.nn.network import Network
-from minibutter.nn.training import TrainingGroup
-from minibutter.studies.width.networks import make_starts, sgd
+from minibutter.studies.width.networks import descent, make_fixed_starts
 
 EXPECTED_SLOPES = {
     "standard": {"first": -0.5, "hidden": 0.5, "output": 1.0},
@@ -25,53 +25,23 @@ EXPECTED_SLOPES = {
 
 
 def measure_coordinates(
-    data_dir: Path | None,
-    dataset: str,
-    parameterization: str,
-    width: int,
-    hidden_layers: int,
-    sigma0: float,
-    base_width: int,
-    learning_rate: float,
-    steps: list[int],
-    n_rows: int,
-    n_repetitions: int,
-    seed: int,
+    data_dir: Path | None, learning_rate: float, steps: list[int], **start: Any
 ) -> pd.DataFrame:
     """Make some steps of gradient descent on fixed rows and watch the units of every layer.
 
     Parameters
     ----------
     steps : after which one looks, increasing.
-    n_rows : rows of every step, on which one looks as well.
+    start : `dataset` and keywords of `make_fixed_starts`; on their rows one looks as well.
 
     Returns
     -------
     A row a repetition, step and layer: `layer`, "hidden 1" to "output"; `change`, root mean square
     over units and rows of what the units before their activation (logits of the output) have moved.
     """
-    model, starts = make_starts(
-        dataset,
-        data_dir,
-        repetitions=range(n_repetitions),
-        n_train=n_rows,
-        n_test=1,
-        seed=seed,
-        parameterization=parameterization,
-        width=width,
-        hidden_layers=hidden_layers,
-        sigma0=sigma0,
-        base_width=base_width,
-    )
+    model, starts = make_fixed_starts(data_dir=data_dir, **start)
     before = [units(model.network, start.parameters, start.data.x_train) for start in starts]
-    group = TrainingGroup(
-        model.network,
-        starts,
-        sgd(learning_rate),
-        batch_size=len(starts[0].data.x_train),
-        parameterization=model.parameterization,
-        records_metrics=False,
-    )
+    group = descent(model, starts, learning_rate)
     rows = []
     for step in steps:
         while group.epochs < step:

@@ -20,6 +20,8 @@ from minibutter.studies.width.peak import Slope, bounds, difference, largest_rat
 NTK_RANGE = (-1.3, -0.6)
 STANDARD_RANGE = (-0.35, 0.35)
 COLLAPSE_FACTOR = 1.5
+WANTED_REPETITIONS = 20
+"""That the statements are about; with fewer, intervals are wide and the verdict says so."""
 
 
 def judge_estimate(

@@ -14,16 +14,9 @@ from minibutter.nn.kernels import epoch
 from minibutter.nn.network import Network
 from minibutter.nn.parameterization import Parameterization, make_parameterization
 from minibutter.nn.starts import Start
-from minibutter.nn.training import compile_kernels, make_optimizer
-from minibutter.studies.width.data import (
-    BATCHES,
-    INITIAL,
-    SPLIT,
-    load_rows,
-    split_rows,
-    split_sizes,
-    stream,
-)
+from minibutter.nn.training import TrainingGroup, compile_kernels, make_optimizer
+from minibutter.studies.data import split_sizes
+from minibutter.studies.width.data import BATCHES, INITIAL, SPLIT, load_rows, split_rows, stream
 
 
 @dataclass(frozen=True)
@@ -55,9 +48,9 @@ def make_model(
     width: int,
     hidden_layers: int,
     sigma0: float,
-    base_width: int,
+    base_width: int | None = None,
 ) -> Model:
-    """The network of a width; `base_width` matters to muP only."""
+    """The network of a width; `base_width` is for muP only."""
     network = Network(n_inputs, (width,) * hidden_layers + (n_outputs,), "classification")
     return Model(
         network,
@@ -91,6 +84,45 @@ def make_starts(
         made.start(split_rows(x, y, *sizes, stream(seed, number, SPLIT)), seed, number)
         for number in repetitions
     ]
+
+
+def make_fixed_starts(
+    dataset: str,
+    data_dir: Path | None,
+    *,
+    n_rows: int,
+    n_repetitions: int,
+    seed: int,
+    **model: object,
+) -> tuple[Model, list[Start]]:
+    """What gradient descent starts from: `make_starts` of the first repetitions.
+
+    Parameters
+    ----------
+    n_rows : training rows, all in every step; fewer where the data set is smaller.
+    n_repetitions : at most 16.
+    model : keywords of `make_model`.
+    """
+    return make_starts(
+        *(dataset, data_dir),
+        repetitions=range(n_repetitions),
+        n_train=n_rows,
+        n_test=1,
+        seed=seed,
+        **model,
+    )
+
+
+def descent(model: Model, starts: list[Start], learning_rate: float) -> TrainingGroup:
+    """Gradient descent: a step an epoch, over all training rows."""
+    return TrainingGroup(
+        model.network,
+        starts,
+        sgd(learning_rate),
+        batch_size=len(starts[0].data.x_train),
+        parameterization=model.parameterization,
+        records_metrics=False,
+    )
 
 
 @cache

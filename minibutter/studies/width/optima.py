@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from minibutter.studies.width.peak import Curve, Peak, Slope, find_peak, fit_slope
-from minibutter.studies.width.scales import PREDICTED_BATCH_SLOPE, squared_scale
+from minibutter.studies.width.scales import PREDICTED_BATCH_SLOPE, normalised_noise
 
 INTERPOLATES = 0.005
 """Largest mean training error at the optimum of a width that counts as interpolating."""
@@ -133,8 +133,9 @@ def optima_table(optima: Mapping[Setting, Optimum], sigma0: float) -> pd.DataFra
     rows = []
     for setting, optimum in optima.items():
         batch, accuracy = optimum.peak.batch, optimum.peak.accuracy
-        scale = setting.learning_rate / squared_scale(
-            setting.parameterization, setting.width, sigma0
+        # Of a batch of one row; of B rows it is this over B.
+        scale = normalised_noise(
+            setting.parameterization, setting.width, sigma0, setting.learning_rate, 1
         )
         reasons = [batch.reason] if batch.value is None else []
         if not optimum.interpolates:

@@ -53,7 +53,7 @@ class Curve:
 def vertex(log2_batch: np.ndarray, accuracy: np.ndarray) -> tuple[float, float]:
     """Where a parabola through the points around the best one peaks, and how high.
 
-    The window is moved to the vertex that it gave, twice.
+    The window is moved to the vertex that it gave, twice; the last vertex must lie in its window.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def vertex(log2_batch: np.ndarray, accuracy: np.ndarray) -> tuple[float, float]:
         centre += math.copysign(min(abs(move), HALF_WINDOW), move)
         if not log2_batch[0] <= centre <= log2_batch[-1]:
             return math.copysign(math.inf, move), best
-    return centre, height
+    return (centre, height) if abs(move) <= HALF_WINDOW else (math.nan, best)
 
 
 def _nearest_end(log2_batch: np.ndarray, centre: float) -> float:

@@ -118,7 +118,9 @@ def judge_rates(
                 slope.value,
                 (slope.low, slope.high),
                 expected=(expected - RATE_TOLERANCE, expected + RATE_TOLERANCE),
-                reason=f"other slopes: {others}",
+                reason="; ".join(
+                    part for part in (slope.reason, f"other slopes: {others}") if part
+                ),
             )
         )
     table = pd.DataFrame(rows)
@@ -138,8 +140,8 @@ def largest_batches(
 ) -> tuple[pd.DataFrame, dict[str, Slope]]:
     """The largest batch size with the best noise scale: at the largest stable learning rate.
 
-    B_max = ε_max / (s² ḡ_opt), ḡ_opt the geometric mean over learning rates. The repetitions of
-    both measurements are independent, so their draws are paired at will.
+    B_max = ε_max / (s² ḡ_opt), ḡ_opt the geometric mean over learning rates. Draws of the two are
+    paired at will, as if they were independent; the first repetitions of both share first weights.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ SGD with learning rate ε and batches of B rows moves as dw/dt = -dL/dw + noise,
 t = ε · steps; the noise has covariance g F(w) with F the covariance of single examples' gradients
 and g the noise scale. L is the MEAN loss here and batches are drawn with replacement, so that
 g = ε / B exactly. (Smith & Le, arXiv:1710.06451, take the sum over N examples, and have ε N / B;
-that is N times ours.)
+that is N times ours.) Momentum m would make it ε / ((1 - m) B); the study has none.
 
 Weights of scale s, w = s v, follow the same path in v with the learning rate ε / s²; so the noise
 scale that does not depend on how weights are written is ḡ = g / s². Standard: s² = σ0² / n with n

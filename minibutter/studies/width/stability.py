@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,9 +29,8 @@ import pandas as pd
 from minibutter.nn.curvature import Hessian
 from minibutter.nn.lanczos import largest_eigenpairs
 from minibutter.nn.starts import Start
-from minibutter.nn.training import TrainingGroup
 from minibutter.studies.width.data import DIRECTION, stream
-from minibutter.studies.width.networks import Model, make_starts, rates, sgd
+from minibutter.studies.width.networks import Model, descent, make_fixed_starts, rates
 
 STEPS_PER_OCTAVE = 4
 """Learning rates that are tried lie on a grid: a factor of 2^(1/4) from one to the next."""
@@ -43,25 +43,14 @@ _TOLERANCE = 1e-3
 
 
 def measure_stability(
-    data_dir: Path | None,
-    dataset: str,
-    parameterization: str,
-    width: int,
-    hidden_layers: int,
-    sigma0: float,
-    base_width: int,
-    n_steps: int,
-    n_rows: int,
-    n_repetitions: int,
-    seed: int,
+    data_dir: Path | None, n_steps: int, seed: int, n_repetitions: int, **start: Any
 ) -> pd.DataFrame:
     """Find the largest stable learning rate of some repetitions, by both definitions.
 
     Parameters
     ----------
     n_steps : of gradient descent.
-    n_rows : training rows, all in every step; fewer where the data set is smaller.
-    n_repetitions : at most 16; those of the other measurements of the same seed.
+    seed, n_repetitions, start : of `make_fixed_starts`, and so is `dataset`.
 
     Returns
     -------
@@ -69,18 +58,8 @@ def measure_stability(
     and `largest_learning_rate_that_trains`, each the largest of the grid that is stable; NaN where
     none is, say because the steps are too few to train at any rate.
     """
-    model, starts = make_starts(
-        dataset,
-        data_dir,
-        repetitions=range(n_repetitions),
-        n_train=n_rows,
-        n_test=1,
-        seed=seed,
-        parameterization=parameterization,
-        width=width,
-        hidden_layers=hidden_layers,
-        sigma0=sigma0,
-        base_width=base_width,
+    model, starts = make_fixed_starts(
+        data_dir=data_dir, n_repetitions=n_repetitions, seed=seed, **start
     )
     sharpness = [
         initial_sharpness(model, start, stream(seed, number, DIRECTION))
@@ -116,14 +95,7 @@ def descend(model: Model, starts: list[Start], learning_rate: float, n_steps: in
     fresh = [
         Start(start.parameters.copy(), start.data, np.random.default_rng(0)) for start in starts
     ]
-    group = TrainingGroup(
-        model.network,
-        fresh,
-        sgd(learning_rate),
-        batch_size=len(starts[0].data.x_train),
-        parameterization=model.parameterization,
-        records_metrics=False,
-    )
+    group = descent(model, fresh, learning_rate)
     with np.errstate(all="ignore"):
         return np.array([[row.train[0] for row in group.run_epoch()] for _ in range(n_steps)])
 
@@ -143,16 +115,17 @@ def never_rises(losses: np.ndarray) -> bool:
 def largest_true(is_true: Callable[[int], bool], guess: int) -> int | None:
     """The largest index at which a statement holds that fails from some index on, by bisection.
 
-    Where it holds again beyond a failure, one of the borders is found. None if it fails, or holds,
-    ten octaves to one side of the guess.
+    Where it holds again beyond a failure, one of the borders is found. It may fail far below, too,
+    as networks do not train in a few small steps; so where it does, the search begins above the
+    guess. None if it fails on both sides, or holds on the upper one, as far as ten octaves.
     """
-    low, high = guess, guess + 1
-    step = STEPS_PER_OCTAVE
-    farthest = _MAX_OCTAVES * STEPS_PER_OCTAVE
-    while not is_true(low):
-        low, high = low - step, low
-        if guess - low > farthest:
-            return None
+    step, farthest = STEPS_PER_OCTAVE, _MAX_OCTAVES * STEPS_PER_OCTAVE
+    below = range(guess, guess - farthest - 1, -step)
+    above = range(guess + step, guess + farthest + 1, step)
+    low = next((index for index in (*below, *above) if is_true(index)), None)
+    if low is None:
+        return None
+    high = low + step if low < guess else low + 1
     while is_true(high):
         low, high = high, high + step
         if high - guess > farthest:

@@ -6,25 +6,20 @@ measurements, not sweeps (see `training`): runs of all batch sizes make equally 
 looked at equally often.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from minibutter.plots import width as figures
-from minibutter.studies.study import (
-    Conclusion,
-    Course,
-    Measurement,
-    Measurements,
-    Settings,
-    Step,
-)
-from minibutter.studies.width import cost, criteria, rates
-from minibutter.studies.width.coordinates import measure_coordinates, slopes_of_changes
-from minibutter.studies.width.data import load_rows, split_sizes
+from minibutter.studies.data import split_sizes
+from minibutter.studies.study import Conclusion, Course, Settings, Step
+from minibutter.studies.width import criteria, rates, stages
+from minibutter.studies.width.coordinates import slopes_of_changes
+from minibutter.studies.width.data import load_rows
 from minibutter.studies.width.optima import (
     Optimum,
     Setting,
@@ -32,22 +27,10 @@ from minibutter.studies.width.optima import (
     optima_table,
     slopes_table,
 )
-from minibutter.studies.width.peak import HALF_WINDOW, Slope, draw_repetitions
-from minibutter.studies.width.sizes import (
-    BASE_WIDTH,
-    COORDINATE_LAYERS,
-    COORDINATE_RATES,
-    FULL,
-    PARAMETERIZATIONS,
-    QUICK,
-    Scan,
-    Sizes,
-)
-from minibutter.studies.width.stability import measure_stability, summarise_stability
-from minibutter.studies.width.training import measure_late_accuracy
-
-LANES = 16
-"""Repetitions of float32 that are trained at once."""
+from minibutter.studies.width.peak import Slope, draw_repetitions
+from minibutter.studies.width.scales import PREDICTED_RATE_SLOPE
+from minibutter.studies.width.sizes import FULL, QUICK, Sizes
+from minibutter.studies.width.stability import summarise_stability
 
 
 @dataclass(frozen=True)
@@ -67,31 +50,23 @@ class WidthStudy:
     def outline(self, settings: Settings) -> list[Step]:
         """All four stages; of the fine grid as many runs as it may need."""
         sizes = self.sizes[settings.scale]
-        stages = [
-            _stability(settings, sizes),
-            _coordinates(settings, sizes),
-            _runs("coarse", _coarse_grid(sizes), settings, sizes),
-            _runs("fine", _largest_fine_grid(sizes), settings, sizes),
-        ]
-        return [
-            Step(
-                stage.name,
-                stage.description,
-                len(stage.pieces),
-                sum(piece.predicted_s for piece in stage.pieces),
-            )
-            for stage in stages
-        ]
+        planned = (
+            stages.stability(settings, sizes),
+            stages.coordinates(settings, sizes),
+            stages.runs("coarse", stages.coarse_grid(sizes), settings, sizes),
+            stages.runs("fine", stages.largest_fine_grid(sizes), settings, sizes),
+        )
+        return [Step.of(stage) for stage in planned]
 
     def course(self, settings: Settings) -> Course:
         """Measure, and conclude."""
         sizes = self.sizes[settings.scale]
         x, _ = load_rows(settings.dataset, settings.data_dir)
         n_train, n_test = split_sizes(len(x), sizes.n_train, sizes.n_test)
-        stability = yield _stability(settings, sizes)
-        coordinates = yield _coordinates(settings, sizes)
-        coarse = yield _runs("coarse", _coarse_grid(sizes), settings, sizes)
-        fine = yield _runs("fine", _fine_grid(sizes, coarse), settings, sizes)
+        stability = yield stages.stability(settings, sizes)
+        coordinates = yield stages.coordinates(settings, sizes)
+        coarse = yield stages.runs("coarse", stages.coarse_grid(sizes), settings, sizes)
+        fine = yield stages.runs("fine", stages.fine_grid(sizes, coarse), settings, sizes)
         accuracies = pd.concat([coarse, fine], ignore_index=True)
         rng = np.random.default_rng([settings.seed, sizes.n_repetitions])
         draws = draw_repetitions(sizes.n_repetitions, sizes.n_draws, rng)
@@ -106,131 +81,6 @@ class WidthStudy:
             draws,
             rate_draws,
         )
-
-
-def _stability(settings: Settings, sizes: Sizes) -> Measurements:
-    pieces = [
-        Measurement(
-            measure_stability,
-            {
-                "dataset": settings.dataset,
-                "parameterization": name,
-                "width": width,
-                "hidden_layers": sizes.hidden_layers,
-                "sigma0": sizes.sigma0,
-                "base_width": BASE_WIDTH,
-                "n_steps": sizes.stability_steps,
-                "n_rows": sizes.stability_rows,
-                "n_repetitions": sizes.stability_repetitions,
-                "seed": settings.seed,
-            },
-            cost.stability_s(
-                width, sizes.hidden_layers, sizes.stability_rows, sizes.stability_steps
-            ),
-        )
-        for name in PARAMETERIZATIONS
-        for width in sizes.stability_widths
-    ]
-    return Measurements("stability", "largest stable learning rates, and 2 / λ0", tuple(pieces))
-
-
-def _coordinates(settings: Settings, sizes: Sizes) -> Measurements:
-    pieces = [
-        Measurement(
-            measure_coordinates,
-            {
-                "dataset": settings.dataset,
-                "parameterization": name,
-                "width": width,
-                "hidden_layers": COORDINATE_LAYERS,
-                "sigma0": sizes.sigma0,
-                "base_width": BASE_WIDTH,
-                "learning_rate": COORDINATE_RATES[name],
-                "steps": list(sizes.coordinate_steps),
-                "n_rows": sizes.coordinate_rows,
-                "n_repetitions": sizes.stability_repetitions,
-                "seed": settings.seed,
-            },
-            cost.coordinates_s(width, sizes.coordinate_rows, max(sizes.coordinate_steps)),
-        )
-        for name in PARAMETERIZATIONS
-        for width in sizes.coordinate_widths
-    ]
-    return Measurements("coordinates", "how far units move in a few steps", tuple(pieces))
-
-
-Run = tuple[Scan, int, int]
-"""A scan, a width and a batch size."""
-
-
-def _coarse_grid(sizes: Sizes) -> Iterator[Run]:
-    for scan in sizes.scans:
-        for width in scan.widths:
-            for batch_size in scan.batch_sizes:
-                yield scan, width, batch_size
-
-
-def _fine_grid(sizes: Sizes, coarse: pd.DataFrame) -> Iterator[Run]:
-    """Half octaves around the best of the coarse grid."""
-    for scan in sizes.scans:
-        of_scan = coarse[
-            (coarse["parameterization"] == scan.parameterization)
-            & (coarse["learning_rate"] == scan.learning_rate)
-        ]
-        for width in scan.widths:
-            means = of_scan[of_scan["width"] == width].groupby("batch_size")["late_accuracy"].mean()
-            for batch_size in _between(scan.batch_sizes, int(means.idxmax())):
-                yield scan, width, batch_size
-
-
-def _largest_fine_grid(sizes: Sizes) -> Iterator[Run]:
-    """For the outline: as if the best batch size were that which has the most around it."""
-    for scan in sizes.scans:
-        around = (_between(scan.batch_sizes, best) for best in scan.batch_sizes)
-        most = max(around, key=lambda found: (len(found), sum(found)))
-        for width in scan.widths:
-            for batch_size in most:
-                yield scan, width, batch_size
-
-
-def _between(grid: tuple[int, ...], best: int) -> list[int]:
-    """Batch sizes half an octave from those of a grid of octaves, near the best."""
-    halves = [round(size * 2**0.5) for size in grid[:-1]]
-    near = [size for size in halves if abs(np.log2(size / best)) <= HALF_WINDOW + 0.1]
-    return [size for size in near if size not in grid]
-
-
-def _runs(name: str, grid: Iterator[Run], settings: Settings, sizes: Sizes) -> Measurements:
-    pieces = []
-    for scan, width, batch_size in grid:
-        for first in range(0, sizes.n_repetitions, LANES):
-            arguments = {
-                "dataset": settings.dataset,
-                "parameterization": scan.parameterization,
-                "width": width,
-                "hidden_layers": sizes.hidden_layers,
-                "sigma0": sizes.sigma0,
-                "learning_rate": scan.learning_rate,
-                "batch_size": batch_size,
-                "n_steps": scan.n_steps,
-                "n_looks": sizes.n_looks,
-                "first_repetition": first,
-                "n_repetitions": min(LANES, sizes.n_repetitions - first),
-                "n_train": sizes.n_train,
-                "n_test": sizes.n_test,
-                "seed": settings.seed,
-            }
-            predicted_s = cost.accuracy_s(
-                width,
-                sizes.hidden_layers,
-                batch_size,
-                scan.n_steps,
-                sizes.n_looks * sizes.n_test,
-            )
-            pieces.append(Measurement(measure_late_accuracy, arguments, predicted_s))
-    return Measurements(
-        name, f"late test accuracy on the {name} grid of batch sizes", tuple(pieces)
-    )
 
 
 def _conclude(
@@ -278,7 +128,8 @@ def _conclude(
             "accuracy": partial(figures.draw_accuracy, accuracies, tables["optima"]),
             "optima": partial(figures.draw_optima, tables["optima"], tables["slopes"]),
             "largest_rates": partial(
-                figures.draw_largest_rates, tables["stability_by_width"], largest, n_inputs
+                figures.draw_largest_rates,
+                *(tables["stability_by_width"], largest, n_inputs, PREDICTED_RATE_SLOPE),
             ),
             "best_accuracy": partial(figures.draw_best_accuracy, tables["optima"]),
             "coordinates": partial(figures.draw_coordinates, coordinates),
@@ -292,8 +143,15 @@ def _context(
     n_rows: tuple[int, int],
     optima: dict[Setting, Optimum],
     largest_slopes: dict[str, Slope],
-) -> dict[str, object]:
+) -> dict[str, Any]:
+    caveats = []
+    if sizes.n_repetitions < criteria.WANTED_REPETITIONS:
+        caveats.append(
+            f"{sizes.n_repetitions} repetitions; the statements ask for "
+            f"{criteria.WANTED_REPETITIONS} or more"
+        )
     return {
+        "caveats": caveats,
         "convention": "noise of the mean loss, batches with replacement: g = rate / batch size",
         "n_train": n_rows[0],
         "n_test": n_rows[1],

@@ -6,11 +6,12 @@ look at the test rows once an epoch, which at a batch of 256 is every eighth ste
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from minibutter.nn.stepping import SteppedGroup
+from minibutter.nn.steps import Evaluation, StepGroup
 from minibutter.studies.width.networks import make_starts, sgd
 
 LATE_SHARE = 0.25
@@ -20,10 +21,6 @@ LATE_SHARE = 0.25
 def measure_late_accuracy(
     data_dir: Path | None,
     dataset: str,
-    parameterization: str,
-    width: int,
-    hidden_layers: int,
-    sigma0: float,
     learning_rate: float,
     batch_size: int,
     n_steps: int,
@@ -33,6 +30,7 @@ def measure_late_accuracy(
     n_train: int,
     n_test: int,
     seed: int,
+    **model: Any,
 ) -> pd.DataFrame:
     """Train some repetitions, and look at the test rows at equal distances near the end.
 
@@ -42,6 +40,7 @@ def measure_late_accuracy(
     n_steps : of training, of which the last quarter counts as late.
     n_looks : how often the test rows are evaluated in that quarter.
     first_repetition, n_repetitions : which are trained; at most 16 at once.
+    dataset, n_train, n_test, seed, model : as for `make_starts`.
 
     Returns
     -------
@@ -49,42 +48,42 @@ def measure_late_accuracy(
     at the end; `is_finite`, without which accuracy is that of the class that NaN looks like.
     """
     repetitions = range(first_repetition, first_repetition + n_repetitions)
-    model, starts = make_starts(
-        dataset,
-        data_dir,
+    made, starts = make_starts(
+        *(dataset, data_dir),
         repetitions=repetitions,
         n_train=n_train,
         n_test=n_test,
         seed=seed,
-        parameterization=parameterization,
-        width=width,
-        hidden_layers=hidden_layers,
-        sigma0=sigma0,
-        base_width=width,
+        **model,
     )
-    group = SteppedGroup(
-        model.network,
+    group = StepGroup(
+        made.network,
         starts,
         sgd(learning_rate),
-        batch_size=batch_size,
-        parameterization=model.parameterization,
+        largest_batch=batch_size,
+        parameterization=made.parameterization,
+        records_metrics=False,
     )
-    late = max(round(LATE_SHARE * n_steps), n_looks)
-    group.run_steps(n_steps - late)
+    tests = [Evaluation(made.network, start.data.x_test, start.data.y_test) for start in starts]
     accuracies = []
-    for stop, start in zip(*_spans(late, n_looks), strict=True):
-        group.run_steps(stop - start)
-        accuracies.append(group.evaluate_test()[:, 1])
-    loss, accuracy = group.evaluate_train().T
-    is_finite = np.array(
-        [bool(np.isfinite(group.parameters(number)).all()) for number in range(n_repetitions)]
-    )
+    for stop in look_steps(n_steps, n_looks):
+        n_rows = (stop - group.steps) * batch_size
+        rows = [start.shuffle.integers(len(start.data.x_train), size=n_rows) for start in starts]
+        group.run(rows, batch_size, learning_rate)
+        parameters = [np.ascontiguousarray(group.parameters(i)) for i in range(n_repetitions)]
+        looks = zip(tests, parameters, strict=True)
+        accuracies.append([test.measure(vector).accuracy for test, vector in looks])
+    trained = [
+        Evaluation(made.network, start.data.x_train, start.data.y_train).measure(vector)
+        for start, vector in zip(starts, parameters, strict=True)
+    ]
+    is_finite = np.array([bool(np.isfinite(vector).all()) for vector in parameters])
     return pd.DataFrame(
         {
             "repetition": list(repetitions),
             "late_accuracy": np.mean(accuracies, axis=0),
-            "train_error": 1 - accuracy,
-            "train_loss": np.where(is_finite, loss, np.nan),
+            "train_error": [means.error for means in trained],
+            "train_loss": np.where(is_finite, [means.loss for means in trained], np.nan),
             "is_finite": is_finite,
             "n_train": len(starts[0].data.x_train),
             "n_test": len(starts[0].data.x_test),
@@ -92,7 +91,9 @@ def measure_late_accuracy(
     )
 
 
-def _spans(n_steps: int, n_parts: int) -> tuple[list[int], list[int]]:
-    """Ends and beginnings of nearly equal parts of some steps."""
-    ends = [n_steps * (part + 1) // n_parts for part in range(n_parts)]
-    return ends, [0, *ends[:-1]]
+def look_steps(n_steps: int, n_looks: int) -> list[int]:
+    """After which steps one looks: at nearly equal distances, from late in training to its end."""
+    if not 1 <= n_looks <= n_steps:
+        raise ValueError(f"n_looks is {n_looks}; of {n_steps} steps there can be 1 to {n_steps}")
+    late = max(round(LATE_SHARE * n_steps), n_looks)
+    return [n_steps - late + late * (look + 1) // n_looks for look in range(n_looks)]

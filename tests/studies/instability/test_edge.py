@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minibutter.studies.instability.edge import TanhNetwork, descend, pool_images, threshold
+from minibutter.studies.instability.edge import TanhNetwork, descend, threshold
 
 
 @pytest.fixture
@@ -78,12 +78,3 @@ def test_looks_change_nothing_and_a_diverging_descent_ends_early(small):
 )
 def test_thresholds_of_rules_at_a_step_of_one_tenth(rule, expected):
     assert threshold(0.1, **rule) == pytest.approx(expected, abs=1e-5)
-
-
-def test_images_are_pooled_and_other_rows_left_alone():
-    images = np.arange(2 * 28 * 28, dtype=float).reshape(2, -1)
-    pooled = pool_images(images)
-    assert pooled.shape == (2, 196)
-    assert pooled[0, 0] == np.mean([0, 1, 28, 29])
-    for width in (64, 30, 29 * 29):
-        assert pool_images(np.ones((3, width))).shape == (3, width)

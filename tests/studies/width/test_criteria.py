@@ -142,6 +142,14 @@ def test_the_interval_of_a_rate_is_not_narrower_than_the_grid_of_rates():
     assert (slope.low, slope.value, slope.high) == pytest.approx((-1.125, -1, -0.875))
 
 
+def test_without_wide_networks_the_largest_rate_says_so():
+    draws = draw_repetitions(16, 100, np.random.default_rng(6))
+    found, _ = rates.judge_rates(plant_stability(), 3072, draws)
+    assert set(states(found).values()) == {"unresolved"}
+    assert "0 points, without two different widths" in found[0].reason
+    assert "over all widths -1.0" in found[0].reason
+
+
 def test_largest_rates_are_judged_in_wide_networks_only():
     draws = draw_repetitions(16, 100, np.random.default_rng(6))
     stability = plant_stability()

@@ -1,11 +1,14 @@
 """Figures of the width study: that they are drawn, and say what they show."""
 
 import numpy as np
+import pandas as pd
 
 from minibutter.plots import width as figures
+from minibutter.plots.width.axes import error_bars
 from minibutter.studies.width import rates
 from minibutter.studies.width.optima import find_optima, optima_table, slopes_table
 from minibutter.studies.width.peak import draw_repetitions
+from minibutter.studies.width.scales import PREDICTED_RATE_SLOPE
 from minibutter.studies.width.stability import summarise_stability
 from tests.studies.width.planted import plant_accuracies, plant_coordinates, plant_stability
 
@@ -40,7 +43,9 @@ def test_every_figure_is_drawn_with_its_labels(tmp_path, monkeypatch):
         ),
         (
             "largest_rates",
-            lambda path: figures.draw_largest_rates(summary, batches, 32, path),
+            lambda path: figures.draw_largest_rates(
+                summary, batches, 32, PREDICTED_RATE_SLOPE, path
+            ),
             ("learning rate", "largest that trains", "largest without a rise of the loss"),
         ),
         (
@@ -71,4 +76,12 @@ def test_optima_beyond_the_grid_leave_a_figure_whole(tmp_path):
     figures.draw_optima(optima, slopes, tmp_path / "optima.png")
     figures.draw_best_accuracy(optima, tmp_path / "best.png")
     summary = summarise_stability(plant_stability(), DRAWS)
-    figures.draw_largest_rates(summary, batches, 32, tmp_path / "rates.png")
+    rates_path = tmp_path / "rates.png"
+    figures.draw_largest_rates(summary, batches, 32, PREDICTED_RATE_SLOPE, rates_path)
+
+
+def test_bars_end_where_an_interval_is_open_or_leaves_its_value_out():
+    rows = pd.DataFrame(
+        {"x_opt": [2.0, 2.0, 2.0], "x_low": [1.5, np.nan, 2.1], "x_high": [3.0, 2.5, 2.2]}
+    )
+    np.testing.assert_allclose(error_bars(rows, "x_opt", "x"), [[0.5, 0, 0], [1, 0.5, 0.2]])

@@ -4,21 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minibutter.studies.catalogue import StudyError
 from minibutter.studies.width.coordinates import (
     EXPECTED_SLOPES,
     measure_coordinates,
     slopes_of_changes,
 )
-from minibutter.studies.width.data import (
-    load_rows,
-    pool_images,
-    split_rows,
-    split_sizes,
-    stream,
-)
+from minibutter.studies.width.data import load_rows, split_rows, stream
 from minibutter.studies.width.scales import normalised_noise, squared_scale
-from minibutter.studies.width.training import measure_late_accuracy
+from minibutter.studies.width.training import look_steps, measure_late_accuracy
 
 RUN = {
     "dataset": "digits",
@@ -38,30 +31,14 @@ RUN = {
 }
 
 
-def test_large_images_are_pooled_and_others_are_not():
-    image = np.zeros((1, 28, 28))
-    image[0, :2, 2:4] = [[1, 2], [3, 6]]
-    pooled = pool_images(image.reshape(1, -1))
-    assert pooled.shape == (1, 196)
-    assert pooled[0, 1] == 3
-    assert pooled.sum() == 3
-    rows = np.ones((2, 64))
-    assert pool_images(rows) is rows
-
-
-def test_inputs_are_scaled_as_one_and_only_classifications_are_taken():
+def test_inputs_of_all_rows_are_scaled_as_one():
     x, y = load_rows("digits", None)
     assert x.mean() == pytest.approx(0, abs=1e-6)
     assert x.std() == pytest.approx(1, abs=1e-6)
-    assert y.shape == (1797, 10)
-    with pytest.raises(StudyError, match="needs a classification"):
-        load_rows("diabetes", None)
+    assert (x.dtype, y.shape) == (np.float32, (1797, 10))
 
 
-def test_rows_are_split_by_repetition_and_small_data_sets_by_four_to_one():
-    assert split_sizes(10_000, 2000, 8000) == (2000, 8000)
-    assert split_sizes(70_000, 2000, 8000) == (2000, 8000)
-    assert split_sizes(1797, 2000, 8000) == (1437, 360)
+def test_rows_are_split_anew_for_every_repetition():
     x = np.arange(50.0)[:, None]
     first, same, other = (split_rows(x, x, 20, 30, stream(0, n, 0)) for n in (0, 0, 1))
     assert sorted([*first.x_train[:, 0], *first.x_test[:, 0]]) == [*range(50)]
@@ -96,6 +73,19 @@ def test_ntk_and_standard_with_matched_rates_would_start_alike():
     np.testing.assert_allclose(ntk["late_accuracy"], standard["late_accuracy"], atol=0.01)
 
 
+def test_a_batch_may_be_larger_than_the_training_set():
+    table = measure_late_accuracy(None, **{**RUN, "batch_size": 300})
+    assert table["n_train"].eq(200).all()
+    assert table["late_accuracy"].gt(0.7).all()
+
+
+def test_one_looks_at_equal_distances_in_the_last_quarter():
+    assert look_steps(200, 4) == [162, 175, 187, 200]
+    assert look_steps(4, 3) == [2, 3, 4]
+    with pytest.raises(ValueError, match="n_looks is 6; of 4 steps there can be 1 to 4"):
+        look_steps(4, 6)
+
+
 def test_a_run_that_diverges_is_a_result():
     table = measure_late_accuracy(None, **{**RUN, "learning_rate": 1e30})
     assert not table["is_finite"].any()
@@ -108,8 +98,9 @@ def test_first_steps_move_the_units_as_each_parameterization_says():
     for name, rate in (("standard", 1e-3), ("ntk", 1e-2), ("mup", 1e-3)):
         for width in (64, 256):
             table = measure_coordinates(
-                None, "digits", name, width, hidden_layers=2, sigma0=1.0, base_width=32,
-                learning_rate=rate, steps=[1], n_rows=64, n_repetitions=4, seed=0,
+                None, dataset="digits", parameterization=name, width=width, hidden_layers=2,
+                sigma0=1.0, base_width=32, learning_rate=rate, steps=[1], n_rows=64,
+                n_repetitions=4, seed=0,
             )  # fmt: skip
             tables.append(table.assign(parameterization=name, width=width))
     slopes = slopes_of_changes(pd.concat(tables))

@@ -53,6 +53,14 @@ def test_a_spike_in_a_valley_is_no_peak():
     assert math.isnan(place)
 
 
+def test_no_peak_is_extrapolated_beyond_the_points_that_it_was_fitted_to():
+    rng = np.random.default_rng(0)
+    found = [vertex(GRID, rng.random(len(GRID))) for _ in range(1000)]
+    heights = [height for place, height in found if math.isfinite(place)]
+    assert len(heights) > 400
+    assert max(heights) < 1.2
+
+
 def test_what_all_batch_sizes_share_does_not_widen_the_interval():
     quiet = find_peak(planted(4.3, noise=1e-3), draws_of())
     shaken = find_peak(planted(4.3, noise=1e-3, common=0.02), draws_of())

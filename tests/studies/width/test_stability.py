@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minibutter.studies.width.data import DIRECTION, stream
-from minibutter.studies.width.networks import make_starts, rates
+from minibutter.studies.width.networks import make_fixed_starts, rates
 from minibutter.studies.width.stability import (
     descend,
     initial_sharpness,
@@ -21,12 +21,10 @@ SMALL = {"hidden_layers": 1, "sigma0": 1.0, "base_width": 8}
 
 
 def starts_of(parameterization, width=8, **other):
-    return make_starts(
-        "digits",
-        None,
-        repetitions=range(3),
-        n_train=64,
-        n_test=1,
+    return make_fixed_starts(
+        *("digits", None),
+        n_rows=64,
+        n_repetitions=3,
         seed=0,
         parameterization=parameterization,
         width=width,
@@ -42,6 +40,11 @@ def test_bisection_finds_the_last_index_that_holds(guess):
 def test_a_dead_network_that_guesses_frequencies_does_not_train():
     assert not trains(np.array([2.4, 2.29, 2.29, 2.29]), 10)
     assert never_rises(np.array([2.4, 2.29, 2.29, 2.29]))
+
+
+@pytest.mark.parametrize("guess", [0, 9, 10, 14, 17, 40])
+def test_a_statement_that_fails_far_below_as_well_has_an_upper_border(guess):
+    assert largest_true(lambda index: 10 <= index <= 17, guess) == 17
 
 
 @pytest.mark.parametrize("always", [True, False])
@@ -85,8 +88,9 @@ def test_a_small_step_of_gradient_descent_falls_as_the_gradient_says():
 
 def test_the_largest_rate_without_a_rise_is_near_two_over_the_sharpness():
     table = measure_stability(
-        None, "digits", "standard", 16, n_steps=24, n_rows=64, n_repetitions=3, seed=0, **SMALL
-    )
+        None, dataset="digits", parameterization="standard", width=16, n_steps=24, n_rows=64,
+        n_repetitions=3, seed=0, **SMALL,
+    )  # fmt: skip
     linear = 2 / table["sharpness"]
     ratio = table["largest_learning_rate"] / linear
     assert ((ratio > 0.5) & (ratio < 16)).all()

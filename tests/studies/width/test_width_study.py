@@ -9,6 +9,7 @@ import pytest
 from minibutter import launch
 from minibutter.studies.catalogue import find_study
 from minibutter.studies.study import Settings
+from minibutter.studies.width.criteria import WANTED_REPETITIONS
 from minibutter.studies.width.sizes import Scan, Sizes
 from minibutter.studies.width.study import STUDY, WidthStudy
 from tests.studies.test_study import Heard
@@ -57,6 +58,7 @@ def test_the_study_goes_from_measurements_to_a_verdict(tmp_path):
     document = json.loads((tmp_path / "verdict.json").read_text())
     assert [criterion["name"] for criterion in document["criteria"]] == CRITERIA
     assert document["context"]["n_train"] == 200
+    assert document["context"]["caveats"] == ["3 repetitions; the statements ask for 20 or more"]
     accuracies = pd.read_parquet(tmp_path / "tables" / "accuracies.parquet")
     coarse = accuracies["batch_size"].isin([2, 4, 8, 16, 32])
     assert len(accuracies[coarse]) == 3 * 2 * 4 * 3
@@ -85,7 +87,7 @@ def test_criteria_of_accuracy_are_unresolved_where_rows_are_missing(tmp_path):
     outcome = launch.run_study(study, Settings("quick", "digits"), tmp_path, Heard())
     states = {c.name: (c.state, c.reason) for c in outcome.verdict.criteria}
     assert states["ntk batch slope"][0] == "unresolved"
-    assert "chosen for 1700 training rows; the data set leaves 1437" in states["ntk accuracy"][1]
+    assert "chosen for 1700 training rows; the data set leaves 1438" in states["ntk accuracy"][1]
     assert (
         states["ntk largest rate"][0] != "unresolved"
         or "chosen" not in states["ntk largest rate"][1]
@@ -110,4 +112,4 @@ def test_rates_of_a_parameterization_have_the_same_time_of_training():
             assert len({scan.learning_rate * scan.n_steps for scan in scans}) == 1
             for scan in scans:
                 assert max(scan.batch_sizes) >= 8
-    assert STUDY.sizes["full"].n_repetitions >= 20
+    assert STUDY.sizes["full"].n_repetitions >= WANTED_REPETITIONS
