@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from minibutter.datasets import load
 from minibutter.plots import instability as figures
 from minibutter.studies.catalogue import StudyError
+from minibutter.studies.data import load_split
 from minibutter.studies.instability import conclusions, stages
 from minibutter.studies.instability.demonstrations import OneLayerNetwork
 from minibutter.studies.instability.pairs import ends_of, growth_rates
@@ -29,6 +29,7 @@ from minibutter.studies.instability.sizes import (
     Sizes,
 )
 from minibutter.studies.instability.spread import analyse_spread
+from minibutter.studies.instability.trajectories import Recipe
 from minibutter.studies.study import Conclusion, Course, Measurements, Settings, Step
 from minibutter.studies.verdict import Criterion, judge
 
@@ -56,12 +57,7 @@ class Instability:
 
     def course(self, settings: Settings) -> Course:
         """The stages, and what they say."""
-        task = load(settings.dataset, data_dir=settings.data_dir).info.task
-        if task != "classification":
-            raise StudyError(
-                f"{settings.dataset} is a {task}; this study compares classes: take digits or "
-                "mnist, as in --dataset digits"
-            )
+        _refuse_small_data(settings, self._sizes(settings))
         tables: dict[str, pd.DataFrame] = {}
         for stage in self._stages(settings):
             tables[stage.name] = yield stage
@@ -142,6 +138,19 @@ class Instability:
             },
             _figures(tables, ends, kernel_ends, rates, spread_table),
             _context(self._sizes(settings), ends, tables),
+        )
+
+
+def _refuse_small_data(settings: Settings, sizes: Sizes) -> None:
+    """Raise a StudyError where the rows that are there do not fill a batch."""
+    data = load_split(
+        *(settings.dataset, settings.data_dir, sizes.n_train, sizes.n_test, settings.seed)
+    )
+    if len(data.x_train) < Recipe.batch_size:
+        raise StudyError(
+            f"{settings.dataset} leaves {len(data.x_train)} rows to train on and "
+            f"{len(data.x_test)} to test with; this study trains in batches of "
+            f"{Recipe.batch_size}: take a larger data set, as in --dataset digits"
         )
 
 

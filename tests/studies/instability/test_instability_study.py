@@ -108,8 +108,14 @@ def test_a_failed_self_check_ends_the_study_with_that_verdict(study):
 
 
 def test_a_regression_is_refused(study):
-    with pytest.raises(StudyError, match=r"diabetes is a regression.*--dataset digits"):
+    with pytest.raises(StudyError, match=r"diabetes is for regression.*needs classes"):
         next(study.course(Settings("quick", "diabetes")))
+
+
+def test_data_that_do_not_fill_a_batch_are_refused(study):
+    message = r"iris leaves 120 rows to train on and 30 to test with.*batches of 128: take a larger"
+    with pytest.raises(StudyError, match=message):
+        next(study.course(Settings("quick", "iris")))
 
 
 @pytest.mark.parametrize("scale", ["quick", "full"])
