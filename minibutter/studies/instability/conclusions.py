@@ -243,13 +243,19 @@ def judge_kernels(
     levels = chosen.groupby(["learning_rate", "variant"])["l1_hidden"].agg(geometric_mean)
     reference = ends[ends["variant"] == "k = 3"].groupby("learning_rate")["l1_hidden"]
     levels, reference = levels.dropna(), reference.agg(geometric_mean).dropna()
+    # Where k = 3 diverged there is nothing to compare a kernel with.
+    levels = levels[levels.index.isin(reference.index, level="learning_rate")]
     large, small = "kernels, large rates", "kernels, small rates"
     large_statement = (
         "divergence of a kernel / that of k = 3 at the largest rate: the one farthest from 1"
     )
     small_statement = "largest relative L1 that any kernel makes at the smallest rate"
     if levels.empty:
-        reason = "no kernel that this machine can run changes a bit"
+        reason = (
+            "no kernel that this machine can run changes a bit"
+            if chosen.empty
+            else "at every learning rate a kernel or k = 3 diverged"
+        )
         return [
             judge(large, large_statement, None, expected=(0.1, 10), reason=reason),
             judge(small, small_statement, None, expected=(None, TOGETHER), reason=reason),

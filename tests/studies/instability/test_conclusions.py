@@ -121,10 +121,10 @@ def test_a_self_check_that_fails_names_what_is_wrong(bits):
     assert conclusions.judge_instrument(noisy).measured == 3
 
 
-def kernels_judged(bits, naive, blas, lanes=0.0):
+def kernels_judged(bits, naive, blas, lanes=0.0, reference=(0.5, 0.3, 1e-5, 1e-6)):
     table = pd.concat(
         [
-            pairs_of((0.5, 0.3, 1e-5, 1e-6)),
+            pairs_of(reference),
             pairs_of(naive, variant="naive"),
             pairs_of(blas, variant="blas"),
             pairs_of((lanes,) * 4, variant="lanes"),
@@ -151,6 +151,16 @@ def test_kernels_that_do_not_and_lanes_that_are_not_the_same(bits):
     assert found["kernels, same bits"].state == "not reproduced"
     none = kernels_judged(bits.assign(share_differing=0.0), (0.0,) * 4, (0.0,) * 4)
     assert none["kernels, large rates"].state == "unresolved"
+
+
+def test_kernels_are_held_against_k_3_where_it_did_not_diverge(bits):
+    kernels = (0.25, 0.3, 1e-5, 3e-6), (0.6, 0.6, 1e-5, 1e-6)
+    found = kernels_judged(bits, *kernels, reference=(np.nan, 0.3, 1e-5, 1e-6))
+    assert found["kernels, large rates"].measured == pytest.approx(2)
+    assert "blas, at the learning rate 0.05" in found["kernels, large rates"].reason
+    nowhere = kernels_judged(bits, *kernels, reference=(np.nan,) * 4)
+    assert nowhere["kernels, large rates"].state == "unresolved"
+    assert "k = 3 diverged" in nowhere["kernels, large rates"].reason
 
 
 @pytest.mark.parametrize(
