@@ -96,14 +96,12 @@ class TanhNetwork:
             max_steps=100,
         )
 
-    def batch_sharpness(self, vector: np.ndarray, batches: np.ndarray) -> "BatchSharpness":
-        """Curvature of batches (n, B) of rows, each along its own gradient."""
-        products = []
-        for rows in batches:
-            _, gradient = self.loss_and_gradient(vector, rows)
-            product = gradient @ self.hessian_product(vector, gradient, rows)
-            products.append((product, gradient @ gradient))
-        return mean_sharpness(np.array(products))
+    def along_gradient(
+        self, vector: np.ndarray, gradient: np.ndarray, rows: np.ndarray | slice
+    ) -> tuple[float, float]:
+        """gᵀ H g and |g|² of the gradient (P,) of these rows, with their own Hessian."""
+        product = self.hessian_product(vector, gradient, rows)
+        return float(gradient @ product), float(gradient @ gradient)
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,8 @@ class BatchSharpness:
     Attributes
     ----------
     value : E[gᵀ H g / |g|²] over batches, each with its own g and H; None where all rows are the
-        batch.
-    error : standard error of this mean.
+        batch, and before the first step.
+    error : standard error of this mean, of batches as if they were independent.
     of_means : E[gᵀ H g] / E[|g|²], in which batches with large gradients count more. It is 2 / ε
         where a step on a batch leaves the loss of that batch as it is, on average, to second order.
     """
@@ -139,12 +137,15 @@ class Point:
     Attributes
     ----------
     step : done so far.
+    learning_rate : of the steps since the last look.
     loss : of all rows.
     sharpness : largest eigenvalue of the Hessian of all rows; that of the decay not included.
-    batches : the same of batches.
+    batches : curvature of the batches of the steps since the last look, each where it was stepped
+        from: it differs by a factor of two between single points of a training that oscillates.
     """
 
     step: int
+    learning_rate: float
     loss: float
     sharpness: float
     batches: BatchSharpness
@@ -161,6 +162,7 @@ def descend(
     nesterov: bool = False,
     decay: float = 0.0,
     batch_size: int | None = None,
+    growth: float = 1.0,
     n_batches: int = 200,
 ) -> Iterator[Point]:
     """Train, and look every so many steps; it ends early where it diverges.
@@ -171,24 +173,25 @@ def descend(
     every : steps between two looks, the first before any.
     rng : of first weights, batches and eigenvalues.
     batch_size : rows of a step, without replacement within an epoch; None: all.
-    n_batches : of the mean of the batch sharpness.
+    growth : factor of the learning rate after every look but the first. Steps that grow press a
+        training against its edge, which a smaller one need not come to.
+    n_batches : of the mean of the batch sharpness, at the least, where there are so many steps.
     """
     # Streams of their own: how often anybody looks must not change what is seen.
     of_weights, of_orders, of_looks = rng.spawn(3)
     vector = network.first_weights(of_weights)
     n_rows = len(network.x)
     velocity, found, order = np.zeros_like(vector), None, np.empty(0, int)
+    products: list[tuple[float, float]] = []
     for step in range(steps + 1):
         if step % every == 0:
             loss, _ = network.loss_and_gradient(vector)
             found = network.sharpness(vector, of_looks, None if found is None else found.vectors)
-            of_batches = BatchSharpness()
-            if batch_size is not None:
-                batches = np.array(
-                    [of_looks.permutation(n_rows)[:batch_size] for _ in range(n_batches)]
-                )
-                of_batches = network.batch_sharpness(vector, batches)
-            yield Point(step, loss, float(found.values[0]), of_batches)
+            of_batches = mean_sharpness(np.array(products)) if products else BatchSharpness()
+            yield Point(step, learning_rate, loss, float(found.values[0]), of_batches)
+            products.clear()
+            if step > 0:
+                learning_rate *= growth
         if batch_size is None:
             rows: np.ndarray | slice = slice(None)
         else:
@@ -196,6 +199,8 @@ def descend(
                 order = of_orders.permutation(n_rows)
             rows, order = order[:batch_size], order[batch_size:]
         _, gradient = network.loss_and_gradient(vector, rows)
+        if batch_size is not None and step % max(every // n_batches, 1) == 0:
+            products.append(network.along_gradient(vector, gradient, rows))
         gradient = gradient + decay * vector
         velocity = momentum * velocity + gradient
         vector = vector - learning_rate * (gradient + momentum * velocity if nesterov else velocity)

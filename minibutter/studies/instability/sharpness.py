@@ -34,6 +34,7 @@ def measure_edge(
     momentum: float,
     decay: float,
     batch_size: int | None,
+    growth: float,
     steps: int,
     every: int,
 ) -> pd.DataFrame:
@@ -41,8 +42,9 @@ def measure_edge(
 
     Returns
     -------
-    One row a look: `step`, `loss`, `sharpness`, `batch_sharpness` with its `_error` and
-    `_of_means` (see `edge.BatchSharpness`), `threshold` of the sharpness, `has_ended` early.
+    One row a look: `step`, `learning_rate` of the steps before it, `loss`, `sharpness`,
+    `batch_sharpness` of these steps with its `_error` and `_of_means` (see `edge.BatchSharpness`),
+    `threshold` of the sharpness at this rate, `has_ended` early.
     """
     data = load_split(dataset, data_dir, n_rows, 1, seed, dtype="float64")
     x = pool_images(data.x_train)
@@ -54,19 +56,23 @@ def measure_edge(
         nesterov=is_nesterov,
         decay=decay,
         batch_size=batch_size,
+        growth=growth,
     )
     table = pd.DataFrame(
         {
             "step": point.step,
+            "learning_rate": point.learning_rate,
             "loss": point.loss,
             "sharpness": point.sharpness,
             **_columns(point.batches),
+            "threshold": threshold(
+                point.learning_rate, momentum, nesterov=is_nesterov, decay=decay
+            ),
         }
         for point in points
     )
-    limit = threshold(learning_rate, momentum, nesterov=is_nesterov, decay=decay)
     ended = table["step"].iloc[-1] < steps - steps % every
-    return table.assign(threshold=limit, has_ended=ended, n_inputs=x.shape[1])
+    return table.assign(has_ended=ended, n_inputs=x.shape[1])
 
 
 def measure_network_sharpness(

@@ -107,7 +107,20 @@ def _descent(
 ) -> EdgeRun:
     """Plain descent on all rows, but for what is changed."""
     usual = {"rule": "plain", "momentum": 0.0, "decay": 0.0, "batch_size": None, "every": 100}
-    return EdgeRun(label, judged_from, usual | {"learning_rate": rate, "steps": steps} | changed)
+    steady = {"growth": 1.0, "learning_rate": rate, "steps": steps}
+    return EdgeRun(label, judged_from, usual | steady | changed)
+
+
+def _batches(batch_size: int, steps: int) -> EdgeRun:
+    """Minibatches at one rate, at which they come to no edge: only shown."""
+    label = f"B = {batch_size}"
+    return _descent(label, 0.1, steps, None, every=1000, batch_size=batch_size)
+
+
+def _rising(batch_size: int) -> EdgeRun:
+    """Minibatches at a rate that grows from 0.1 to 0.26, which presses them against the edge."""
+    label = f"B = {batch_size}, rising rate"
+    return _descent(label, 0.1, 11000, 9000, every=1000, batch_size=batch_size, growth=1.1)
 
 
 _HEAVY_BALL = {"rule": "heavy ball", "momentum": 0.5}
@@ -138,9 +151,8 @@ QUICK = Sizes(
         _descent("0.1", 0.1, 2000, 1300),
         _descent("0.1, heavy ball 0.5", 0.1, 3000, 2400, **_HEAVY_BALL),
         _descent("0.075, Nesterov 0.5", 0.075, 1500, 900, **_NESTEROV),
-        # Shown only: that minibatches sit at 2/η is another paper's claim, of longer trainings.
-        _descent("B = 16", 0.1, 12000, None, every=1000, batch_size=16),
-        _descent("B = 64", 0.1, 12000, None, every=1000, batch_size=64),
+        *(_batches(batch_size, 12000) for batch_size in (16, 64)),
+        *map(_rising, (16, 64)),
     ),
     band_points=60,
     sharpness_rates=(0.1, 0.05, 0.02),
@@ -181,10 +193,8 @@ FULL = Sizes(
         _descent("0.1, heavy ball 0.5", 0.1, 5000, 2400, **_HEAVY_BALL),
         _descent("0.075, Nesterov 0.5", 0.075, 3000, 900, **_NESTEROV),
         _descent("0.05, heavy ball 0.9", 0.05, 2000, None, rule="heavy ball", momentum=0.9),
-        *(
-            _descent(f"B = {batch_size}", 0.1, 60000, 30000, every=2000, batch_size=batch_size)
-            for batch_size in (16, 32, 64, 128)
-        ),
+        *(_batches(batch_size, 60000) for batch_size in (16, 64)),
+        *map(_rising, (16, 32, 64, 128)),
     ),
     band_points=240,
     sharpness_rates=_RATES[:4],

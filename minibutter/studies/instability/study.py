@@ -191,7 +191,7 @@ def _judge_edges(edge: pd.DataFrame, runs: Sequence[EdgeRun]) -> list[Criterion]
             criteria.append(
                 conclusions.judge_edge(
                     f"batch sharpness, {run.label}",
-                    "of minibatches the batch sharpness / (2 / step) is 1 late in training",
+                    "batch sharpness / (2 / step) of minibatches whose step has grown to the edge",
                     *(late, "batch_sharpness", 0.1),
                     reason=f"the sharpness of all rows is at {share:.2f}",
                 )

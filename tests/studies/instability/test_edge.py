@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from minibutter.studies.instability.edge import TanhNetwork, descend, threshold
+from minibutter.studies.instability.edge import (
+    TanhNetwork,
+    descend,
+    mean_sharpness,
+    threshold,
+)
 
 
 @pytest.fixture
@@ -41,10 +46,15 @@ def test_batch_sharpness_is_the_curvature_along_each_batches_own_gradient(small)
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
         _, gradient = small.loss_and_gradient(point, rows)
         expected.append(gradient @ matrix @ gradient / (gradient @ gradient))
-    found = small.batch_sharpness(point, batches)
+    gradients = [small.loss_and_gradient(point, rows)[1] for rows in batches]
+    found = mean_sharpness(
+        np.array(
+            [small.along_gradient(point, *pair) for pair in zip(gradients, batches, strict=True)]
+        )
+    )
     assert found.value == pytest.approx(np.mean(expected))
     assert found.error == pytest.approx(np.abs(np.diff(expected))[0] / 2)
-    squares = [np.sum(small.loss_and_gradient(point, rows)[1] ** 2) for rows in batches]
+    squares = [np.sum(gradient**2) for gradient in gradients]
     assert found.of_means == pytest.approx(np.average(expected, weights=squares))
 
 
@@ -65,6 +75,31 @@ def test_looks_change_nothing_and_a_diverging_descent_ends_early(small):
     assert {step: often[step] for step in seldom} == seldom
     assert seldom[40] < seldom[0]
     assert max(losses(5, 1e3)) < 40
+
+
+def test_batches_are_those_that_were_stepped_on_and_the_rate_is_that_of_their_steps(small):
+    """With as many batches as steps the mean is that of every step, from where it was made."""
+
+    def points(rate, growth):
+        rng = np.random.default_rng(6)
+        return list(descend(small, rate, 6, 3, rng, batch_size=8, growth=growth))
+
+    first, middle, last = points(0.05, 2.0)
+    assert first.batches.value is None
+    assert (first.learning_rate, middle.learning_rate, last.learning_rate) == (0.05, 0.05, 0.1)
+    steady = points(0.05, 1.0)
+    assert steady[1] == middle
+    assert steady[2].loss != last.loss
+    _, of_orders, _ = np.random.default_rng(6).spawn(3)
+    vector = small.first_weights(np.random.default_rng(6).spawn(3)[0])
+    order, ratios = of_orders.permutation(30), []
+    for rows in (order[:8], order[8:16], order[16:24]):
+        _, gradient = small.loss_and_gradient(vector, rows)
+        along, square = small.along_gradient(vector, gradient, rows)
+        ratios.append(along / square)
+        vector = vector - 0.05 * gradient
+    assert middle.batches.value == pytest.approx(np.mean(ratios))
+    assert middle.loss == small.loss_and_gradient(vector)[0]
 
 
 @pytest.mark.parametrize(
