@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from minibutter.plots import edge as edge_figures
 from minibutter.plots import instability as figures
 from minibutter.studies.catalogue import StudyError
 from minibutter.studies.data import load_split
@@ -232,10 +233,10 @@ def _figures(
         ),
         "spread": partial(figures.draw_spreads, spreads),
         "sharpness": partial(
-            figures.draw_sharpness, edge[~has_batches], edge[has_batches], tables["sharpness"]
+            edge_figures.draw_sharpness, edge[~has_batches], edge[has_batches], tables["sharpness"]
         ),
         "band": partial(
-            figures.draw_band, tables["one-layer"], OneLayerNetwork().restrained_band()
+            edge_figures.draw_band, tables["one-layer"], OneLayerNetwork().restrained_band()
         ),
     }
 

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from minibutter.plots import edge as edge_figures
 from minibutter.plots import instability as figures
 
 
@@ -97,9 +98,9 @@ def test_sharpness_is_drawn_in_units_of_its_threshold(draw):
     whole = pd.DataFrame(
         {"label": "0.1", "step": [0, 100], "sharpness": [40.0, 20.0], "threshold": 20.0}
     )
-    batches = whole.assign(batch_sharpness=[50.0, 20.0], batch_sharpness_error=1.0, label="B = 16")
+    batches = whole.assign(batch_sharpness=[np.nan, 20.0], label="B = 16")
     networks = batches.assign(learning_rate=0.05, time=[0.0, 10.0])
-    text = draw(figures.draw_sharpness, whole, batches, networks)
+    text = draw(edge_figures.draw_sharpness, whole, batches, networks)
     for label in ("B = 16", "learning rate 0.05", "threshold of the optimizer", "minibatches"):
         assert label in text
 
@@ -114,6 +115,6 @@ def test_the_band_is_named_with_its_ends(draw):
             "l1": [0.0, 1.7, 1e-14],
         }
     )
-    text = draw(figures.draw_band, one_layer, (0.0323, 0.1))
+    text = draw(edge_figures.draw_band, one_layer, (0.0323, 0.1))
     for label in ("settled", "restrained", "blown up", "0.0323 to 0.1"):
         assert label in text
