@@ -28,11 +28,15 @@ _DECAYS = (1.1e7, 1.2e7, 1.3e7, 1.9e8, 2.0e8, 2.1e8, 2.2e8)
 _PATCHES = 225**2 * 1024
 
 
-def first_kernel() -> np.ndarray:
-    """32 x 32 normal numbers: their part along the chessboard, and the length of the rest."""
-    kernel = np.random.default_rng(7).standard_normal((32, 32))
-    along = np.sum(kernel * (1 - 2 * (np.indices((32, 32)).sum(axis=0) % 2))) / 32
-    return np.array([along, np.sqrt(np.sum(kernel**2) - along**2)])
+def first_kernel() -> tuple[np.ndarray, np.ndarray]:
+    """32 x 32 normal numbers, as `OneLayerNetwork.train` takes them: their part along the
+    chessboard, and the length of the rest (2,); and these two directions (2, 1024)."""
+    numbers = np.random.default_rng(7).standard_normal((32, 32))
+    signs = 1 - 2 * (np.indices((32, 32)).sum(axis=0) % 2)
+    along = np.sum(numbers * signs) / 32
+    kernel = np.array([along, np.sqrt(np.sum(numbers**2) - along**2)])
+    rest = (numbers - along * signs / 32) / kernel[1]
+    return kernel, np.array([signs.ravel() / 32, rest.ravel()])
 
 
 def measure_one_layer(data_dir: Path | None, *, steps: list[float], k: int) -> pd.DataFrame:
@@ -42,16 +46,23 @@ def measure_one_layer(data_dir: Path | None, *, steps: list[float], k: int) -> p
     -------
     One row a step: `step`, `behaviour`, `expected` (None where nobody has said), `loss_low` and
     `loss_high` of the last 200 steps, `amplitude` (largest |u| of them), `l1` (largest relative
-    difference to the perturbed run), `parted_at` (first step with more than 0.1; None: never).
+    difference of the 1024 weights to those of the perturbed run), `parted_at` (first step with more
+    than 0.1; None: never).
     """
-    network, kernel = OneLayerNetwork(), first_kernel()
+    network, (kernel, directions) = OneLayerNetwork(), first_kernel()
     known = dict.fromkeys(SETTLED, "settled") | dict.fromkeys(RESTRAINED, "restrained")
     known |= dict.fromkeys(BLOWN_UP, "blown up")
     rows = []
     for step in steps:
         paths = [network.train(kernel, step, ONE_LAYER_STEPS, which) for which in (1, k)]
         shorter = min(map(len, paths))
-        apart = relative_l1(*(path[:shorter, :1] for path in paths))
+        # Of the weights, not of their part along the chessboard: where that settles at once, its
+        # bits are all the same, and a comparison of nothing would agree.
+        weights = (
+            path[:shorter, :1] * directions[0] + path[:shorter, 1:] * directions[1]
+            for path in paths
+        )
+        apart = relative_l1(*weights)
         losses, late = network.loss(paths[0]), paths[0][-_LATE:, 0]
         behaviour = classify(losses[-_LATE:])
         is_lost = behaviour == "blown up"

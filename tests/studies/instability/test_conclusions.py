@@ -10,6 +10,7 @@ from minibutter.studies.instability.exact import (
     BLOWN_UP,
     RESTRAINED,
     SETTLED,
+    first_kernel,
     measure_known_systems,
     measure_one_layer,
 )
@@ -209,6 +210,8 @@ def test_the_exact_systems_are_reproduced_and_a_wrong_class_is_named():
         known["measured"], known["predicted"].fillna(known["measured"]), rtol=2e-3
     )
     low, high = OneLayerNetwork().restrained_band()
+    settled = one_layer[one_layer["behaviour"] == "settled"]
+    assert settled["l1"].between(1e-18, 1e-13).all()  # some bits did change
     is_held = one_layer["behaviour"] == "restrained"
     assert (one_layer["step"].between(low, high) == is_held).all()
     # A little beyond the threshold two points alternate: held back, but nothing grows.
@@ -218,6 +221,13 @@ def test_the_exact_systems_are_reproduced_and_a_wrong_class_is_named():
     failed, *_ = conclusions.judge_exact(wrong, known)
     assert failed.measured == len(RESTRAINED + BLOWN_UP)
     assert "0.05 is settled" in failed.reason
+
+
+def test_the_first_kernel_is_made_of_its_two_parts():
+    kernel, directions = first_kernel()
+    np.testing.assert_allclose(directions @ directions.T, np.eye(2), atol=1e-15)
+    numbers = np.random.default_rng(7).standard_normal(1024)
+    np.testing.assert_allclose(kernel @ directions, numbers, atol=1e-14)
 
 
 def test_powers_of_two_part_nothing_in_the_one_layer_network():
