@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from minibutter.studies.instability.differences import PARTED
 from minibutter.studies.instability.pairs import Range, by_starts, geometric_mean
 from minibutter.studies.instability.spread import Spread
 from minibutter.studies.verdict import Criterion, judge
 
-PARTED, TOGETHER = 0.1, 1e-4
-"""Relative L1 difference above which rounding has decided the weights, and below which it has
-not."""
+TOGETHER = 1e-4
+"""Relative L1 difference below which rounding has not decided the weights."""
 
 ALLOWED_FACTOR = 10.0
 """Between the divergence that a kernel makes and that of k = 3."""

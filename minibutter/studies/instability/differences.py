@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+PARTED = 0.1
+"""Relative L1 difference above which rounding has decided the weights."""
+
 SATURATION = 0.02
 """Relative difference from which on two networks are no longer near: growth ends in what they are,
 two networks of one kind, and no longer tells of the instability."""

@@ -12,7 +12,7 @@ from minibutter.studies.instability.demonstrations import (
     linear_amplification,
     train_two_scalars,
 )
-from minibutter.studies.instability.differences import relative_l1
+from minibutter.studies.instability.differences import PARTED, relative_l1
 
 SETTLED = (0.005, 0.01, 0.02, 0.03)
 RESTRAINED = (0.05, 0.07, 0.09, 0.099)
@@ -20,9 +20,6 @@ BLOWN_UP = (0.101, 0.11, 0.13)
 """Steps of the one-layer network whose class is known; the band is from 0.0323 to 0.1."""
 
 ONE_LAYER_STEPS = 1000
-PARTED = 0.1
-"""Relative difference from which on rounding has decided the weights."""
-
 _LATE = 200
 _DECAYS = (1.1e7, 1.2e7, 1.3e7, 1.9e8, 2.0e8, 2.1e8, 2.2e8)
 _PATCHES = 225**2 * 1024

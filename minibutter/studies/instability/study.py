@@ -19,6 +19,7 @@ from minibutter.studies.catalogue import StudyError
 from minibutter.studies.data import load_split
 from minibutter.studies.instability import conclusions, stages
 from minibutter.studies.instability.demonstrations import OneLayerNetwork
+from minibutter.studies.instability.differences import PARTED
 from minibutter.studies.instability.pairs import ends_of, growth_rates
 from minibutter.studies.instability.sizes import (
     DEEP,
@@ -223,7 +224,7 @@ def _figures(
             figures.draw_divergence,
             labelled(ends[ends["variant"].str.startswith("k")]),
             kernel_ends.assign(label=kernel_ends["variant"]),
-            conclusions.PARTED,
+            PARTED,
             conclusions.TOGETHER,
         ),
         "growth": partial(
