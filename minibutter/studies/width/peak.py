@@ -131,10 +131,13 @@ def find_peak(curve: Curve, draws: np.ndarray, confidence: float = 0.95) -> Peak
     places, heights = found[:, 0], found[:, 1]
     batch = _edge(curve, place)
     if math.isfinite(place):
-        ends = bounds(places, confidence)
-        reason = "the interval is open on one side" if None in ends else ""
-        low, high = (None if end is None else 2**end for end in ends)
-        batch = Estimate(2**place, low, high, "resolved", reason)
+        low, high = (None if end is None else 2**end for end in bounds(places, confidence))
+        if low is None and high is None:
+            lost = np.isnan(places).mean()
+            batch = Estimate.unresolved(f"{lost:.0%} of the draws have no single peak")
+        else:
+            reason = "the interval is open on one side" if None in (low, high) else ""
+            batch = Estimate(2**place, low, high, "resolved", reason)
     accuracy = Estimate.resolved(height, *np.quantile(heights, _tails(confidence)))
     return Peak(batch, accuracy, places, heights)
 

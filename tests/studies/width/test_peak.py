@@ -93,6 +93,15 @@ def test_an_optimum_at_the_end_of_the_grid_is_a_bound():
     assert few.batch.state == "unresolved"
 
 
+def test_an_optimum_that_the_draws_do_not_share_is_unresolved():
+    rng = np.random.default_rng(1)
+    flat = [Curve(GRID, 0.9 + 1e-3 * rng.standard_normal((16, len(GRID)))) for _ in range(10)]
+    found = [find_peak(curve, draws_of(n_draws=100)).batch for curve in flat]
+    assert any("of the draws have no single peak" in batch.reason for batch in found)
+    for batch in found:
+        assert batch.state == "unresolved" or (batch.low, batch.high) != (None, None)
+
+
 def test_infinite_draws_open_an_interval_and_many_without_answer_close_it():
     draws = np.linspace(0, 1, 101)
     assert bounds(draws, 0.9) == pytest.approx((0.05, 0.95))
