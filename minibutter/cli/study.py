@@ -13,9 +13,10 @@ Full = Annotated[bool, typer.Option("--full", help="All that its page promises: 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and end.")]
 DataSet = Annotated[
     str,
-    typer.Option(help="As in a sweep: a name, or a path; digits is built in."),
+    typer.Option(help="A name as in a sweep, or a path of IDX images; digits is built in."),
 ]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+_LARGEST_SEED = 10**15  # of which a thousand fit a column of integers
+Seed = Annotated[int, typer.Option(min=0, max=_LARGEST_SEED, help="Of everything random.")]
 StudyOut = Annotated[
     Path | None, typer.Option(help="Directory of everything (default: results/study-NAME-SCALE).")
 ]

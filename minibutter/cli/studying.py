@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from minibutter import launch, report
 from minibutter.cli.running import ending_as_told
 from minibutter.cli.terminal import Bar, Silent, print_json, show_table
+from minibutter.studies.data import describe_data
 from minibutter.studies.study import Measurements, Settings, Study, SweepStage
 from minibutter.studies.verdict import Criterion
 from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
@@ -19,6 +20,7 @@ from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
 
 def show_outline(study: Study, settings: Settings, as_json: bool) -> None:
     """What a study would do, without doing it."""
+    describe_data(settings.dataset, settings.data_dir)
     steps = study.outline(settings)
     if as_json:
         print_json({"study": study.name, "scale": settings.scale, "steps": [*map(asdict, steps)]})

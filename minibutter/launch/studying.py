@@ -6,24 +6,27 @@ shards of their sweep. The same command goes on from there, whenever and however
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+import minibutter
 from minibutter import store
-from minibutter.datasets import DatasetError
+from minibutter.datasets import DatasetError, canonical_reference
 from minibutter.experiments import CHECKS
+from minibutter.launch.concluding import Origins, StudyOutcome, conclude
 from minibutter.launch.dealing import deal_pieces
 from minibutter.launch.ranks import Alone, LaunchRefused, Team, find_ranks, refuse_lonely_tasks
 from minibutter.launch.stopping import Stopping, read_limit
 from minibutter.launch.sweep import Reporter, run_sweep
 from minibutter.provenance import read_provenance
 from minibutter.studies.catalogue import StudyError
+from minibutter.studies.data import describe_data
 from minibutter.studies.study import (
     Conclusion,
+    Course,
     Measurement,
     Measurements,
     Settings,
@@ -31,11 +34,8 @@ from minibutter.studies.study import (
     SweepResults,
     SweepStage,
 )
-from minibutter.studies.verdict import Verdict
 from minibutter.sweeps.spec import SweepError, parse_sweep
 from minibutter.sweeps.timelimit import EXIT_TIME_IS_UP
-
-FIGURE_FORMATS = ("png", "svg")
 
 
 class StudyReporter(Protocol):
@@ -54,23 +54,6 @@ class StudyReporter(Protocol):
         """After a stage."""
 
 
-@dataclass(frozen=True)
-class StudyOutcome:
-    """What a study came to.
-
-    Attributes
-    ----------
-    verdict : also in `verdict.json`.
-    out : directory of everything.
-    tables, figures : the files written.
-    """
-
-    verdict: Verdict
-    out: Path
-    tables: tuple[Path, ...]
-    figures: tuple[Path, ...]
-
-
 def run_study(
     study: Study, settings: Settings, out: Path, reporter: StudyReporter
 ) -> StudyOutcome | int:
@@ -78,7 +61,8 @@ def run_study(
 
     Parameters
     ----------
-    out : directory of measurements, sweeps, tables, figures and the verdict.
+    out : directory of measurements, sweeps, tables, figures and the verdict; `study.json` in it
+        says whose they are. What another version has measured is measured again.
 
     Returns
     -------
@@ -94,8 +78,9 @@ def run_study(
     if isinstance(ranks, Alone):
         refuse_lonely_tasks()
     started_s = time.perf_counter()
-    course = study.course(settings) if ranks.rank == 0 else None
+    course = _course(study, settings, out) if ranks.rank == 0 else None
     results: Any = None
+    origins = Origins()
     try:
         while True:
             step: Any = None
@@ -116,7 +101,7 @@ def run_study(
             if isinstance(told, SweepStage):
                 results = _run_stage(told, settings, out, reporter, ranks)
             else:
-                results = _measure_stage(told, settings, out, reporter, ranks)
+                results = _measure_stage(told, settings, out, reporter, ranks, origins)
             if isinstance(results, int):
                 return results
             if ranks.rank == 0:
@@ -124,7 +109,8 @@ def run_study(
         if ranks.rank != 0:
             ranks.part()
             return 0
-        outcome = _conclude(study, settings, out, step, time.perf_counter() - started_s)
+        duration_s = time.perf_counter() - started_s
+        outcome = conclude(study, settings, out, step, duration_s, origins)
         ranks.part()
         return outcome
     except LaunchRefused:
@@ -132,6 +118,30 @@ def run_study(
     except BaseException as cause:
         ranks.abort(cause)
         raise
+
+
+def _course(study: Study, settings: Settings, out: Path) -> Course:
+    """The stages, if the data are there and the directory is for this study.
+
+    The directory is claimed with the first stage: a study that is refused before leaves no trace.
+    """
+    info = describe_data(settings.dataset, settings.data_dir)
+    about = {
+        "study": study.name,
+        "scale": settings.scale,
+        "dataset": canonical_reference(settings.dataset),
+        "digest": info.digest,
+        "seed": settings.seed,
+    }
+    course, results = study.course(settings), None
+    try:
+        while True:
+            stage = course.send(results)
+            if results is None:
+                store.claim_study_folder(out, about)
+            results = yield stage
+    except StopIteration as stop:
+        return stop.value
 
 
 def _run_stage(
@@ -160,6 +170,7 @@ def _measure_stage(
     out: Path,
     reporter: StudyReporter,
     ranks: Alone | Team,
+    origins: Origins,
 ) -> pd.DataFrame | int | None:
     folder = out / "measurements" / stage.name
     known: dict[str, pd.DataFrame] = {}
@@ -167,10 +178,11 @@ def _measure_stage(
     if ranks.rank == 0:
         for number, piece in enumerate(stage.pieces):
             found = store.read_measurement(folder / f"{piece.id}.parquet")
-            if found is None:
+            if found is None or not _is_of_this_version(found[1]):
                 missing.append(number)
             else:
                 known[piece.id] = found[0]
+                origins.add(found[1])
         missing.sort(key=lambda number: -stage.pieces[number].predicted_s)
         reporter.begin(stage, len(known), ranks.size)
     missing = ranks.broadcast(missing)
@@ -198,9 +210,17 @@ def _measure_stage(
         if found is None:
             raise store.StoreError(f"{path} was written a moment ago and cannot be read")
         known[piece.id] = found[0]
+        origins.add(found[1])
+    if not stage.pieces:
+        return pd.DataFrame()
     return pd.concat(
         [_with_arguments(known[piece.id], piece) for piece in stage.pieces], ignore_index=True
     )
+
+
+def _is_of_this_version(about: Mapping[str, Any]) -> bool:
+    """Whether a piece is what this version would measure; others may lack a column, or be wrong."""
+    return about.get("provenance", {}).get("minibutter_version") == minibutter.__version__
 
 
 def _measure(piece: Measurement, settings: Settings, path: Path) -> None:
@@ -223,29 +243,3 @@ def _with_arguments(table: pd.DataFrame, piece: Measurement) -> pd.DataFrame:
         if name not in table and not isinstance(value, list | tuple | Mapping)
     }
     return table.assign(**added)[[*added, *table.columns]]
-
-
-def _conclude(
-    study: Study, settings: Settings, out: Path, conclusion: Conclusion, duration_s: float
-) -> StudyOutcome:
-    context = {
-        "question": study.question,
-        "dataset": settings.dataset,
-        "seed": settings.seed,
-        **conclusion.context,
-        "duration_s": duration_s,
-        "provenance": read_provenance().columns(),
-    }
-    verdict = Verdict(study.name, settings.scale, conclusion.criteria, context)
-    out.mkdir(parents=True, exist_ok=True)
-    tables, figures = [], []
-    for name, table in conclusion.tables.items():
-        store.write_study_table(out / "tables", name, table)
-        tables.append(out / "tables" / f"{name}.parquet")
-    for name, draw in conclusion.figures.items():
-        for ending in FIGURE_FORMATS:
-            path = out / "figures" / f"{name}.{ending}"
-            draw(path)
-            figures.append(path)
-    store.replace_file(out / "verdict.json", verdict.to_json())
-    return StudyOutcome(verdict, out, tuple(tables), tuple(figures))

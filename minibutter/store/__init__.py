@@ -16,9 +16,10 @@ from minibutter.store.checkpoints import (
 from minibutter.store.compaction import Compaction, compact, forget
 from minibutter.store.comparison import Difference, difference
 from minibutter.store.exporting import FORMATS, Export, export
-from minibutter.store.files import StoreError
+from minibutter.store.files import StoreError, saying
 from minibutter.store.manifest import open_directory, read_manifest, replace_file
 from minibutter.store.measurements import (
+    claim_study_folder,
     read_measurement,
     write_measurement,
     write_study_table,
@@ -52,6 +53,7 @@ __all__ = [
     "ShardWriter",
     "StoreError",
     "Union",
+    "claim_study_folder",
     "compact",
     "difference",
     "export",
@@ -69,6 +71,7 @@ __all__ = [
     "recover",
     "replace_file",
     "require_results",
+    "saying",
     "summarize_epochs",
     "summarize_experiments",
     "write_accounts",

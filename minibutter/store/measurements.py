@@ -1,4 +1,4 @@
-"""Tables of single measurements: a file each, which is there as a whole or not at all."""
+"""What a study leaves: tables of measurements, each whole or not at all, and whose they are."""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +9,50 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from minibutter.store.files import StoreError, remedy, replacing
+from minibutter.store.files import StoreError, replacing, saying
+from minibutter.store.manifest import replace_file
 
 _KEY = b"minibutter_measurement"
+_OWNER = "study.json"
+
+
+def claim_study_folder(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write down whose results a folder is for, or see that it is for the same ones.
+
+    Tables and figures of two studies, or of one study of two data sets, would lie mixed.
+
+    Parameters
+    ----------
+    about : plain values by name.
+
+    Raises
+    ------
+    StoreError
+        If the folder is for others, or the system does not take a file.
+    """
+    path = folder / _OWNER
+    try:
+        with saying(f"cannot write {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                replace_file(path, json.dumps(dict(about), indent=2) + "\n")
+            found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(
+            f"{path} is damaged, so that nothing says whose results {folder} holds: remove the "
+            "file if they are of this study, or choose another directory with --out"
+        ) from error
+    if found != dict(about):
+        raise StoreError(
+            f"{folder} holds {_listed(found)}, and this is {_listed(about)}: choose another "
+            "directory with --out"
+        )
+
+
+def _listed(about: Any) -> str:
+    if not isinstance(about, Mapping):
+        return repr(about)
+    return ", ".join(f"{name} {value}" for name, value in about.items() if value is not None)
 
 
 def write_measurement(path: Path, table: pd.DataFrame, about: Mapping[str, Any]) -> None:
@@ -26,12 +67,10 @@ def write_measurement(path: Path, table: pd.DataFrame, about: Mapping[str, Any])
     content = content.replace_schema_metadata(
         {**(content.schema.metadata or {}), _KEY: json.dumps(dict(about)).encode()}
     )
-    try:
+    with saying(f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             pq.write_table(content, file, compression="zstd", write_page_checksum=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {path} ({error.strerror}): {remedy(error)}") from error
 
 
 def read_measurement(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
@@ -39,16 +78,25 @@ def read_measurement(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     it is measured again."""
     try:
         content = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError):
+        about = (content.schema.metadata or {}).get(_KEY)
+        return None if about is None else (content.to_pandas(), json.loads(about))
+    # Checksums are of pages: what stands behind them, names and all, may be damaged unseen.
+    except (pa.ArrowException, OSError, ValueError):
         return None
-    about = (content.schema.metadata or {}).get(_KEY)
-    return None if about is None else (content.to_pandas(), json.loads(about))
 
 
 def write_study_table(folder: Path, name: str, table: pd.DataFrame) -> None:
-    """Write a table for readers, as Parquet and as CSV."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / f"{name}.parquet") as file:
-        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file, compression="zstd")
-    with replacing(folder / f"{name}.csv") as file:
-        table.to_csv(file, index=False)
+    """Write a table for readers, as Parquet and as CSV.
+
+    Raises
+    ------
+    StoreError
+        If the system does not take it.
+    """
+    with saying(f"cannot write {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / f"{name}.parquet") as file:
+            content = pa.Table.from_pandas(table, preserve_index=False)
+            pq.write_table(content, file, compression="zstd")
+        with replacing(folder / f"{name}.csv") as file:
+            table.to_csv(file, index=False)

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 
 from minibutter import datasets
+from minibutter.datasets import DatasetInfo
+from minibutter.datasets.files import TABLE_SUFFIXES
 from minibutter.nn.starts import TrainingData
 from minibutter.studies.catalogue import StudyError
 
@@ -39,9 +41,10 @@ def load_classes(dataset: str, data_dir: Path | None) -> tuple[np.ndarray, np.nd
     """
     found = datasets.load(dataset, data_dir=data_dir)
     if found.info.task != "classification":
+        kind = "two classes in one output" if found.info.task == "binary" else found.info.task
         raise StudyError(
-            f"{dataset} is for {found.info.task}; a study of this kind needs classes, more than "
-            "two, as in mnist or digits"
+            f"{dataset} is for {kind}; a study of this kind needs classes with an output each, as "
+            "mnist or digits has them"
         )
     return found.x, found.y
 
@@ -88,6 +91,24 @@ def pool_images(x: np.ndarray) -> np.ndarray:
         return x
     blocks = x.reshape(-1, side // 2, 2, side // 2, 2)
     return blocks.mean(axis=(2, 4)).reshape(len(x), -1)
+
+
+def describe_data(dataset: str, data_dir: Path | None) -> DatasetInfo:
+    """What a study is to measure on, before anything is begun; of names no file is opened.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such data set.
+    StudyError
+        If it is a table, which does not say by itself what its target is.
+    """
+    if dataset.endswith(TABLE_SUFFIXES):
+        raise StudyError(
+            f"{dataset} is a table, and a study cannot be told which column is its target; name a "
+            "data set of `minibutter data list`, or IDX images as of MNIST"
+        )
+    return datasets.describe(dataset, data_dir=data_dir)
 
 
 @lru_cache(maxsize=2)

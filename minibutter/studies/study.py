@@ -65,7 +65,7 @@ class Measurements:
     """A stage of pieces that do not depend on each other.
 
     Its result is one DataFrame: the tables of all pieces in the order given here, with a column for
-    every plain argument that the tables do not have themselves.
+    every plain argument that the tables do not have themselves; without pieces, an empty one.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class Step:
 
     @classmethod
     def of(cls, stage: Measurements) -> Self:
-        """All pieces of a stage."""
+        """Of a stage with all the pieces that it may have."""
         core_s = sum(piece.predicted_s for piece in stage.pieces)
         return cls(stage.name, stage.description, len(stage.pieces), core_s)
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from minibutter.studies.catalogue import StudyError
-from minibutter.studies.data import load_split, pool_images, scale_globally, split_sizes
+from minibutter.studies.data import (
+    describe_data,
+    load_split,
+    pool_images,
+    scale_globally,
+    split_sizes,
+)
 
 
 def test_rows_are_drawn_with_the_seed_and_none_is_in_both_parts():
@@ -72,3 +78,14 @@ def test_inputs_that_are_all_equal_cannot_be_scaled():
 def test_a_regression_is_refused():
     with pytest.raises(StudyError, match=r"diabetes is for regression; a study .* classes"):
         load_split("diabetes", None, 100, 50, 0)
+
+
+def test_two_classes_in_one_output_are_refused_by_their_name():
+    with pytest.raises(StudyError, match="breast_cancer is for two classes in one output"):
+        load_split("breast_cancer", None, 100, 50, 0)
+
+
+def test_a_table_whose_target_is_not_known_is_refused_before_it_is_opened():
+    with pytest.raises(StudyError, match=r"no/such/file\.csv is a table, and a study cannot"):
+        describe_data("no/such/file.csv", None)
+    assert describe_data("digits", None).n_outputs == 10

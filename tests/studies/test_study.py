@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from minibutter import launch
+from minibutter import launch, store
 from minibutter.cli.studying import show_outline
 from minibutter.studies.catalogue import StudyError, find_study
 from minibutter.studies.study import Settings
 from minibutter.studies.verdict import Verdict, judge
+from tests.datasets.test_idx import images, write_pair
 from tests.studies import toy
 
 MPIRUN = Path(sys.executable).with_name("mpirun")
@@ -81,6 +82,64 @@ def test_a_damaged_measurement_is_done_again(tmp_path):
 def test_an_unknown_data_set_is_refused_in_one_line(tmp_path):
     with pytest.raises(launch.LaunchRefused, match="no-such-set"):
         study_toy(tmp_path, "no-such-set")
+
+
+def test_a_directory_of_other_results_is_refused_and_stays_as_it_is(tmp_path):
+    study_toy(tmp_path)
+    verdict = (tmp_path / "verdict.json").read_bytes()
+    for settings, other in (
+        (Settings("quick", "digits"), "dataset digits"),
+        (Settings("quick", "iris", seed=1), "seed 1"),
+        (Settings("full", "iris"), "scale full"),
+    ):
+        with pytest.raises(launch.LaunchRefused, match=f"holds .*iris.*and this is .*{other}"):
+            launch.run_study(toy.Toy(), settings, tmp_path, Heard())
+    with pytest.raises(launch.LaunchRefused, match="and this is study other"):
+        launch.run_study(toy.Toy(name="other"), Settings("quick", "iris"), tmp_path, Heard())
+    assert (tmp_path / "verdict.json").read_bytes() == verdict
+
+
+def test_a_data_set_that_changed_under_its_name_is_another_one(tmp_path):
+    folder, out = tmp_path / "images", tmp_path / "out"
+    write_pair(folder, "t10k", *images(60, seed=0))
+    study_toy(out, str(folder))
+    write_pair(folder, "t10k", *images(60, seed=1))
+    with pytest.raises(launch.LaunchRefused, match=r"digest .*, and this is .*digest"):
+        study_toy(out, str(folder))
+
+
+def test_a_study_that_was_refused_has_not_claimed_the_directory(tmp_path):
+    refusing = toy.Toy(refusal="too few rows")
+    with pytest.raises(launch.LaunchRefused, match="too few rows"):
+        launch.run_study(refusing, Settings("quick", "digits"), tmp_path, Heard())
+    assert not list(tmp_path.iterdir())
+    study_toy(tmp_path)
+
+
+def test_what_another_version_has_measured_is_measured_again(tmp_path, monkeypatch):
+    outcome, _ = study_toy(tmp_path)
+    assert outcome.verdict.context["pieces"] == 6
+    assert len(outcome.verdict.context["measured_by"]) == 1
+    monkeypatch.setattr("minibutter.__version__", "99.0")
+    _, heard = study_toy(tmp_path)
+    assert heard.begun[0] == ("squares", 0)
+
+
+@pytest.mark.parametrize("taken", [".", "tables", "measurements"])
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path, taken):
+    out = tmp_path / "out"
+    if taken != ".":
+        out.mkdir()
+    (out / taken).write_text("a file")
+    error = launch.LaunchRefused if taken == "." else store.StoreError
+    with pytest.raises(error, match=r"cannot write .*out.*choose another directory"):
+        study_toy(out)
+
+
+def test_time_of_all_starts_is_counted_together(tmp_path):
+    first = study_toy(tmp_path)[0].verdict.context
+    second = study_toy(tmp_path)[0].verdict.context
+    assert second["measured_s"] == first["measured_s"] > 0
 
 
 def start_toy(out, n_ranks, **environment):

@@ -10,6 +10,7 @@ import pandas as pd
 import typer
 
 from minibutter.cli.studying import run_and_show
+from minibutter.studies.catalogue import StudyError
 from minibutter.studies.study import (
     Conclusion,
     Course,
@@ -40,11 +41,14 @@ def draw(path: Path) -> None:
 class Toy:
     name: str = "toy"
     question: str = "do squares add up?"
+    refusal: str = ""
 
     def outline(self, settings: Settings) -> list[Step]:
         return [Step("squares", "squares of numbers", 6, 0.1), Step("runs", "two runs", 2, 0.5)]
 
     def course(self, settings: Settings) -> Course:
+        if self.refusal:
+            raise StudyError(self.refusal)
         squares = yield Measurements(
             "squares",
             "squares of numbers",
