@@ -15,6 +15,7 @@ from minibutter.studies.noise_scale.branching import (
 )
 from minibutter.studies.noise_scale.following import adaptive_gains
 from minibutter.studies.noise_scale.frontier import Frontier, make_frontier
+from minibutter.studies.noise_scale.judging import on_these_data
 from minibutter.studies.noise_scale.levels import geometric_mean, scale_by_level
 from minibutter.studies.noise_scale.pareto import fit_step_law
 from minibutter.studies.noise_scale.routes import route_deviations
@@ -37,7 +38,8 @@ _MNIST_ONLY = {
 
 
 class Findings(NamedTuple):
-    """The tables of the stages; `adaptive` is None where no exchange rate was known."""
+    """The tables of the stages; those of checkpoints near some levels of the error are empty where
+    there is none, and `adaptive` is None where no exchange rate was known."""
 
     along: pd.DataFrame
     curvature: pd.DataFrame
@@ -83,7 +85,7 @@ def conclude(
         gains = adaptive_gains(found.adaptive, frontier.fits, found.along, sizes.trunk_batch, bias)
     judged = [
         criteria.judge_hyperbola(frontier.fits),
-        *criteria.judge_growth(frontier.fits),
+        *criteria.judge_growth(frontier.fits, goals),
         *criteria.judge_simple_scale(found.along, simple, goals[-1]),
         *criteria.judge_ratios(simple, noise, frontier.fits, goals[0]),
         criteria.judge_routes(found.routes),
@@ -128,11 +130,13 @@ def conclude(
 def _where_it_applies(criterion: Criterion, is_paper_data: bool) -> Criterion:
     if criterion.name not in _MNIST_ONLY:
         return criterion
-    return criteria.on_these_data(criterion, is_paper_data)
+    return on_these_data(criterion, is_paper_data)
 
 
 def _with_levels(table: pd.DataFrame, column: str, levels: tuple[float, ...]) -> pd.DataFrame:
     """The table with the level of the error that every checkpoint was chosen for, `level`."""
+    if table.empty:
+        return table
     errors = np.log(table[column].clip(lower=1e-12).to_numpy())
     nearest = np.abs(errors[:, None] - np.log(levels)).argmin(axis=1)
     return table.assign(level=np.array(levels)[nearest])
@@ -161,6 +165,8 @@ def fit_step_laws(best_steps: pd.DataFrame, rng: np.random.Generator) -> pd.Data
     One row a seed and step of training: `error`, `n_batch_sizes`, `rms_log_residual`, `fitted_step`
     and `fitted_scale` with intervals, and the predictions `largest_step` and `noise_scale`.
     """
+    if best_steps.empty:
+        return pd.DataFrame()
     found = []
     for (seed, step), rows in best_steps.groupby(["seed", "step"]):
         known = rows.dropna(subset=["best_step"])
@@ -235,6 +241,8 @@ def direct_batches(
     One row a level: `largest_recovering_batch`; and where the level is a goal,
     `critical_batch_size`, `simple_noise_scale` and `noise_scale`.
     """
+    if branches.empty:
+        return pd.DataFrame()
     critical = (
         dict(zip(frontier.fits["goal"], frontier.fits["critical_batch_size"], strict=True))
         if len(frontier.fits)

@@ -5,30 +5,29 @@ equations. Numbers that only mean something on MNIST at the size of the study ar
 other data, with what was measured.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from minibutter.studies.noise_scale.judging import (
+    Interval,
+    judge_mean,
+    judge_nothing,
+    ratio_interval,
+    rms_interval,
+)
 from minibutter.studies.noise_scale.levels import MeanOfLogs, geometric_mean
 from minibutter.studies.noise_scale.routes import route_deviations
 from minibutter.studies.verdict import Criterion, judge
 
+NO_CHECKPOINT = "no run comes near the levels of the training error at which this is measured"
+
 CRITICAL_BATCH_START, CRITICAL_BATCH_END = 20.0, 200.0
 """B_crit of MNIST at the begin and as an average of the whole run, Table 1."""
-
-_OTHER_DATA = "the range is that of 8,000 digits of MNIST; these are other data"
-
-_Interval = tuple[float | None, float | None]
-
-
-def on_these_data(criterion: Criterion, is_paper_data: bool) -> Criterion:
-    """The criterion, or unresolved where its range belongs to other data."""
-    if is_paper_data:
-        return criterion
-    return replace(criterion, state="unresolved", reason=_OTHER_DATA)
-
 
 # ---------------------------------------------------------------------------------------------
 # The critical batch size
@@ -38,7 +37,9 @@ def judge_hyperbola(fits: pd.DataFrame) -> Criterion:
     """Steps against batch size lie on the hyperbola at every goal."""
     statement = "S = S_min (1 + B_crit / B) at every goal: the worst rms log residual is below 0.12"
     if fits.empty:
-        return _nothing("hyperbola", statement, (None, 0.12), "no goal was reached at four batches")
+        return judge_nothing(
+            "hyperbola", statement, (None, 0.12), "no goal was reached at four batches"
+        )
     worst = fits.loc[fits["rms_log_residual"].idxmax()]
     return judge(
         *("hyperbola", statement, float(worst["rms_log_residual"])),
@@ -48,23 +49,22 @@ def judge_hyperbola(fits: pd.DataFrame) -> Criterion:
     )
 
 
-def rms_interval(rms: float, n: int, fitted: int = 2, confidence: float = 0.95) -> _Interval:
-    """Of the root mean square of n normal residuals around a fit of some numbers."""
-    freedom = n - fitted
-    if freedom < 1:
-        return None, None
-    low, high = stats.chi2.ppf([(1 - confidence) / 2, (1 + confidence) / 2], freedom)
-    return float(rms * np.sqrt(freedom / high)), float(rms * np.sqrt(freedom / low))
+def judge_growth(fits: pd.DataFrame, goals: Sequence[float]) -> list[Criterion]:
+    """B_crit rises from goal to goal, by how much, and from where to where.
 
-
-def judge_growth(fits: pd.DataFrame) -> list[Criterion]:
-    """B_crit rises from goal to goal, by how much, and from where to where."""
+    Parameters
+    ----------
+    fits : of `fit_frontier`.
+    goals : of the study, from the easiest to the hardest; where B_crit is not resolved at an end,
+        what is said of that end is left open, for another goal has another B_crit.
+    """
+    easiest, hardest = f"train error {goals[0]:g}", f"train error {goals[-1]:g}"
     names = ("critical batch grows", "critical batch rises", "critical start", "critical end")
     statements = (
-        "B_crit at the hardest goal is at least 4 times that at the easiest",
+        f"B_crit at {hardest} is at least 4 times that at {easiest}",
         "B_crit never falls from one goal to the next harder one: the smallest ratio is at least 1",
-        "B_crit at train error 0.3 is within a factor 3 of the paper's 20",
-        "B_crit at train error 0.01 is within a factor 3 of the paper's 200",
+        f"B_crit at {easiest} is within a factor 3 of the paper's 20",
+        f"B_crit at {hardest} is within a factor 3 of the paper's 200",
     )
     ranges = (
         (4.0, None),
@@ -73,55 +73,44 @@ def judge_growth(fits: pd.DataFrame) -> list[Criterion]:
         (CRITICAL_BATCH_END / 3, CRITICAL_BATCH_END * 3),
     )
     known = fits[fits["critical_batch_size_state"] == "resolved"] if len(fits) else fits
-    if len(known) < 2:
-        reason = "B_crit is resolved at fewer than two goals"
-        return [
-            _nothing(name, statement, expected, reason)
-            for name, statement, expected in zip(names, statements, ranges, strict=True)
-        ]
-    known = known.sort_values("goal", ascending=False)
-    first, last = known.iloc[0], known.iloc[-1]
-    steps = [
-        (*_ratio(known.iloc[i + 1], known.iloc[i]), known["goal"].iloc[i + 1])
-        for i in range(len(known) - 1)
+    at = {row["goal"]: row for row in known.to_dict("records")}
+    first, last = at.get(goals[0]), at.get(goals[-1])
+    found = [at[goal] for goal in sorted(at, reverse=True)]
+    ratios = [
+        (*_ratio(harder, easier), f"at goal {harder['goal']:g}")
+        for easier, harder in pairwise(found)
     ]
-    smallest = min(steps)
+    not_first, not_last = (f"B_crit is not resolved at {end}" for end in (easiest, hardest))
     measured = (
-        _ratio(last, first),
-        smallest[:2],
-        (float(first["critical_batch_size"]), _interval(first)),
-        (float(last["critical_batch_size"]), _interval(last)),
+        None if first is None or last is None else (*_ratio(last, first), ""),
+        min(ratios) if ratios else None,
+        None if first is None else (first["critical_batch_size"], _interval(first), ""),
+        None if last is None else (last["critical_batch_size"], _interval(last), ""),
     )
     reasons = (
-        f"from goal {first['goal']:g} to {last['goal']:g}",
-        f"at goal {smallest[2]:g}",
-        f"at goal {first['goal']:g}",
-        f"at goal {last['goal']:g}",
+        not_first if first is None else not_last,
+        "B_crit is resolved at fewer than two goals",
+        not_first,
+        not_last,
     )
     return [
-        judge(name, statement, value, interval, expected=expected, reason=reason)
-        for name, statement, (value, interval), expected, reason in zip(
-            names, statements, measured, ranges, reasons, strict=True
+        judge_nothing(name, statement, expected, why)
+        if number is None
+        else judge(name, statement, *number[:2], expected=expected, reason=number[2])
+        for name, statement, expected, number, why in zip(
+            names, statements, ranges, measured, reasons, strict=True
         )
     ]
 
 
-def _interval(fit: pd.Series) -> tuple[float, float]:
+def _interval(fit: Mapping[str, Any]) -> tuple[float, float]:
     return float(fit["critical_batch_size_low"]), float(fit["critical_batch_size_high"])
 
 
-def _ratio(above: pd.Series, below: pd.Series) -> tuple[float, _Interval]:
+def _ratio(above: Mapping[str, Any], below: Mapping[str, Any]) -> tuple[float, Interval]:
     """Of two critical batch sizes; their errors are taken as independent, in logarithms."""
     ratio = float(above["critical_batch_size"] / below["critical_batch_size"])
     return ratio, ratio_interval(ratio, _interval(above), _interval(below))
-
-
-def ratio_interval(
-    ratio: float, above: tuple[float, float], below: tuple[float, float]
-) -> tuple[float, float]:
-    """Of a ratio of independent numbers, from their intervals, in logarithms."""
-    width = np.sqrt(sum((np.log(high / low) / 2) ** 2 for low, high in (above, below)))
-    return float(ratio * np.exp(-width)), float(ratio * np.exp(width))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -134,17 +123,17 @@ def judge_simple_scale(along: pd.DataFrame, by_goal: pd.DataFrame, goal: float) 
     first = geometric_mean((start["trace"] / start["squared_gradient"]).to_numpy())
     late = by_goal[by_goal["goal"] == goal].iloc[0]
     return [
-        judge(
+        judge_mean(
             "simple start",
             "B_simple before training is between 30 and 100",
-            *_of_mean(first),
+            first,
             expected=(30, 100),
             reason=f"geometric mean of {len(start)} seeds",
         ),
-        judge(
+        judge_mean(
             "simple late",
             f"B_simple exceeds 800 by train error {goal:g}",
-            *_of_mean(MeanOfLogs(late["value"], late["low"], late["high"])),
+            MeanOfLogs(late["value"], late["low"], late["high"]),
             expected=(800, None),
             reason=f"{int(late['n_seeds'])} seeds, neighbouring checkpoints averaged",
         ),
@@ -159,22 +148,24 @@ def judge_ratios(
     of_simple = simple[simple["goal"] == goal].iloc[0]
     of_fit = fits[fits["goal"] == goal] if len(fits) else fits
     if of_fit.empty or not np.isfinite(of_fit["critical_batch_size"].iloc[0]):
-        early = _nothing("simple over critical", statement, (1, 10), "B_crit is not resolved there")
+        early = judge_nothing(
+            "simple over critical", statement, (1, 10), "B_crit is not resolved there"
+        )
     else:
         ratio = float(of_simple["value"] / of_fit["critical_batch_size"].iloc[0])
-        interval: _Interval = (None, None)
-        if np.isfinite([of_simple["low"], of_simple["high"]]).all():
-            interval = ratio_interval(
-                ratio, (of_simple["low"], of_simple["high"]), _interval(of_fit.iloc[0])
-            )
-        early = judge("simple over critical", statement, ratio, interval, expected=(1, 10))
+        ends = (of_simple["low"], of_simple["high"])
+        interval = (np.nan, np.nan)
+        if np.isfinite(ends).all():
+            interval = ratio_interval(ratio, ends, _interval(of_fit.iloc[0]))
+        early = judge_mean(
+            *("simple over critical", statement, MeanOfLogs(ratio, *interval)), expected=(1, 10)
+        )
     both = simple.merge(noise, on="goal", suffixes=("_simple", "_noise"))
     ratios = both["value_simple"] / both["value_noise"]
-    mean = geometric_mean(ratios.to_numpy())
-    order = judge(
+    order = judge_mean(
         "simple over noise",
         "B_simple is at least B_noise: their ratio, as a mean over the goals, is at least 1",
-        *_of_mean(mean),
+        geometric_mean(ratios.to_numpy()),
         expected=(1, None),
         reason="" if ratios.empty else f"from {ratios.min():.2g} to {ratios.max():.2g}",
     )
@@ -183,14 +174,19 @@ def judge_ratios(
 
 def judge_routes(routes: pd.DataFrame) -> Criterion:
     """Two batches and slices of ranks tell what the exact computation tells."""
+    statement = (
+        "tr Σ and |G|² from two batch sizes and by rank are the exact ones within their errors: "
+        "the largest of all deviations is within the 95 % interval of the largest of so many"
+    )
+    if routes.empty:
+        return judge_nothing("routes agree", statement, (None, None), NO_CHECKPOINT)
     deviations = route_deviations(routes)
     n, freedom = len(deviations), int(deviations["epochs"].min()) - 1
     limit = float(stats.t.ppf(1 - 0.025 / n, freedom))
     worst = deviations.loc[deviations["deviation"].abs().idxmax()]
     return judge(
         "routes agree",
-        "tr Σ and |G|² from two batch sizes and by rank are the exact ones within their errors: "
-        "the largest of all deviations is within the 95 % interval of the largest of so many",
+        statement,
         float(abs(worst["deviation"])),
         expected=(None, limit),
         unit="standard errors",
@@ -201,12 +197,11 @@ def judge_routes(routes: pd.DataFrame) -> Criterion:
 
 def judge_stream(ratios: np.ndarray) -> Criterion:
     """Moving averages over the steps of a run beside exact checkpoints; one ratio a seed."""
-    mean = geometric_mean(ratios)
-    return judge(
+    return judge_mean(
         "moving averages agree",
         "B_simple from moving averages over steps is that of exact values, averaged over the same "
         "steps, within a factor 1.5",
-        *_of_mean(mean),
+        geometric_mean(ratios),
         expected=(1 / 1.5, 1.5),
         reason=f"{len(ratios)} seeds; checkpoints at which the average is resolved",
     )
@@ -226,7 +221,9 @@ def judge_step_law(laws: pd.DataFrame) -> list[Criterion]:
     """
     statement = "ε_opt(B) = ε_max / (1 + B_noise / B): the worst rms log residual is below 0.12"
     if laws.empty:
-        return [_nothing("step law", statement, (None, 0.12), "no best step was within the grid")]
+        return [
+            judge_nothing("step law", statement, (None, 0.12), "no best step was within the grid")
+        ]
     worst = laws.loc[laws["rms_log_residual"].idxmax()]
     of_prediction = geometric_mean((laws["fitted_step"] / laws["largest_step"]).to_numpy())
     return [
@@ -236,10 +233,10 @@ def judge_step_law(laws: pd.DataFrame) -> list[Criterion]:
             expected=(None, 0.12),
             reason=f"seed {int(worst['seed'])}, step {int(worst['step'])} of training",
         ),
-        judge(
+        judge_mean(
             "step prediction",
             "ε_max of the fit is |G|² / GᵀHG of the Hessian within a factor 2",
-            *_of_mean(of_prediction),
+            of_prediction,
             expected=(0.5, 2),
             reason=f"{len(laws)} checkpoints",
         ),
@@ -249,17 +246,17 @@ def judge_step_law(laws: pd.DataFrame) -> list[Criterion]:
 def judge_temperature(responses: pd.DataFrame) -> list[Criterion]:
     """The noise scale rises as the temperature falls, and comes back."""
     return [
-        judge(
+        judge_mean(
             "temperature rise",
             "a temperature 16 times lower makes B_simple rise by a factor between 8 and 32",
-            *_of_mean(geometric_mean(responses["rise"].to_numpy())),
+            geometric_mean(responses["rise"].to_numpy()),
             expected=(8, 32),
             reason=f"{len(responses)} seeds",
         ),
-        judge(
+        judge_mean(
             "temperature return",
             "B_simple comes back within a factor 3 when the temperature does",
-            *_of_mean(geometric_mean(responses["rest"].to_numpy())),
+            geometric_mean(responses["rest"].to_numpy()),
             expected=(1 / 3, 3),
             reason=f"{len(responses)} seeds",
         ),
@@ -276,29 +273,19 @@ def judge_adaptive(gains: pd.DataFrame | None) -> Criterion:
     """
     statement = "batches that follow the noise scale cost no more than the best fixed ones: γ <= 1"
     if gains is None:
-        return _nothing("adaptive batch", statement, (None, 1.0), "no critical batch size is known")
+        return judge_nothing(
+            "adaptive batch", statement, (None, 1.0), "no critical batch size is known"
+        )
     by_seed = gains.dropna(subset=["measured_gamma"])
     by_seed = by_seed.assign(log_gamma=np.log(by_seed["measured_gamma"].clip(lower=1e-3)))
     means = np.exp(by_seed.groupby("seed")["log_gamma"].mean().to_numpy())
     if not means.size:
-        return _nothing(
+        return judge_nothing(
             "adaptive batch", statement, (None, 1.0), "no run reached a goal with a fit"
         )
     predicted = gains["predicted_gamma"].mean()
-    return judge(
-        *("adaptive batch", statement, *_of_mean(geometric_mean(means))),
+    return judge_mean(
+        *("adaptive batch", statement, geometric_mean(means)),
         expected=(None, 1.0),
         reason=f"{means.size} seeds; predicted from the noise scale along a run: {predicted:.2f}",
     )
-
-
-def _of_mean(mean: MeanOfLogs) -> tuple[float | None, _Interval]:
-    """What `judge` takes."""
-    value, low, high = (float(end) if np.isfinite(end) else None for end in mean)
-    return value, (low, high)
-
-
-def _nothing(
-    name: str, statement: str, expected: tuple[float | None, float | None], reason: str
-) -> Criterion:
-    return judge(name, statement, None, expected=expected, reason=reason)

@@ -125,8 +125,10 @@ def route_deviations(routes: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    routes : of `measure_routes`, with its arguments `seed`, `step` and `epochs`.
+    routes : of `measure_routes`, with its arguments `seed`, `step` and `epochs`; may be empty.
     """
+    if routes.empty:
+        return pd.DataFrame()
     found = []
     keys = ["seed", "step"]
     exact = routes[routes["route"] == "exact"].set_index(keys)

@@ -5,11 +5,15 @@ import pandas as pd
 import pytest
 
 from minibutter.studies.noise_scale import criteria
+from minibutter.studies.noise_scale.judging import judge_mean, on_these_data, rms_interval
+from minibutter.studies.noise_scale.levels import geometric_mean
+
+GOALS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 
 
 def fits_of(values, rms=0.05, spread=1.1):
     """Fits at goals 0.3, 0.2, ... with these critical batch sizes."""
-    goals = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)[: len(values)]
+    goals = GOALS[: len(values)]
     return pd.DataFrame(
         {
             "goal": goals,
@@ -28,7 +32,7 @@ def states(judged):
 
 
 def test_a_critical_batch_that_grows_as_in_the_paper_is_reproduced():
-    judged = criteria.judge_growth(fits_of([20.0, 25, 40, 80, 120, 160, 200]))
+    judged = criteria.judge_growth(fits_of([20.0, 25, 40, 80, 120, 160, 200]), GOALS)
     assert set(states(judged).values()) == {"reproduced"}
     assert judged[0].measured == pytest.approx(10)
     assert judged[1].measured == pytest.approx(1.25)
@@ -36,17 +40,39 @@ def test_a_critical_batch_that_grows_as_in_the_paper_is_reproduced():
 
 def test_one_that_falls_is_not_reproduced_and_one_that_may_fall_is_unresolved():
     falling = [200.0, 150, 100, 60, 40, 30, 20]
-    assert set(states(criteria.judge_growth(fits_of(falling))).values()) == {"not reproduced"}
+    judged = criteria.judge_growth(fits_of(falling), GOALS)
+    assert set(states(judged).values()) == {"not reproduced"}
     dips = fits_of([20.0, 25, 40, 80, 120, 115, 200])
-    assert states(criteria.judge_growth(dips))["critical batch rises"] == "unresolved"
+    assert states(criteria.judge_growth(dips, GOALS))["critical batch rises"] == "unresolved"
 
 
 def test_without_two_goals_nothing_is_said_of_growth():
-    judged = criteria.judge_growth(fits_of([20.0]))
-    assert set(states(judged).values()) == {"unresolved"}
-    judged = criteria.judge_growth(pd.DataFrame())
+    judged = states(criteria.judge_growth(fits_of([20.0]), GOALS))
+    assert judged.pop("critical start") == "reproduced"
+    assert set(judged.values()) == {"unresolved"}
+    judged = criteria.judge_growth(pd.DataFrame(), GOALS)
     assert set(states(judged).values()) == {"unresolved"}
     assert criteria.judge_hyperbola(pd.DataFrame()).state == "unresolved"
+
+
+def test_what_is_said_of_one_goal_is_not_taken_from_another():
+    """B_crit up to a goal of 0.02 says nothing of that at 0.01."""
+    judged = {c.name: c for c in criteria.judge_growth(fits_of([20.0, 25, 30, 33, 36, 40]), GOALS)}
+    for name in ("critical batch grows", "critical end"):
+        assert (judged[name].state, judged[name].measured) == ("unresolved", None)
+        assert judged[name].reason == "B_crit is not resolved at train error 0.01"
+    assert judged["critical start"].state == "reproduced"
+    assert judged["critical batch rises"].state == "reproduced"
+
+
+def test_a_single_seed_leaves_a_mean_open_whatever_it_says():
+    for value, state in ((1.0, "unresolved"), (9.0, "unresolved")):
+        judged = judge_mean("name", "statement", geometric_mean([value]), expected=(0, 2))
+        assert (judged.state, judged.measured) == (state, pytest.approx(value))
+        assert "no interval" in judged.reason
+    two = judge_mean("name", "statement", geometric_mean([1.0, 1.1]), expected=(0, 2))
+    assert two.state == "reproduced"
+    assert judge_mean("name", "s", geometric_mean([]), expected=(0, 2)).measured is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +93,7 @@ def test_intervals_of_a_root_mean_square_hold_its_expectation():
     for _ in range(1000):
         residuals = rng.standard_normal(11)[2:]  # two are taken by a fit
         rms = np.sqrt(np.sum(residuals**2) / 11)
-        low, high = criteria.rms_interval(rms, 11)
+        low, high = rms_interval(rms, 11)
         held.append(low < np.sqrt(9 / 11) < high)
     assert 0.93 < np.mean(held) < 0.97
 
@@ -119,9 +145,9 @@ def test_batches_that_follow_the_noise_are_held_against_the_frontier():
 
 
 def test_ranges_of_other_data_are_left_open():
-    judged = criteria.judge_growth(fits_of([20.0, 200.0]))[0]
-    other = criteria.on_these_data(judged, is_paper_data=False)
+    judged = criteria.judge_growth(fits_of([20.0, 200.0]), GOALS[:2])[0]
+    other = on_these_data(judged, is_paper_data=False)
     assert other.state == "unresolved"
     assert "other data" in other.reason
     assert other.measured == judged.measured
-    assert criteria.on_these_data(judged, is_paper_data=True) is judged
+    assert on_these_data(judged, is_paper_data=True) is judged
