@@ -57,10 +57,11 @@ def measure_along_training(
 
     Returns
     -------
-    One row a checkpoint: `step`, `loss`, `error`; `squared_gradient`, `trace` of the mean loss over
-    these rows (empirical), whole and by layers; `population_...` of their source; two intervals of
-    its B_simple, `jackknife_...` and `normal_...`; and `stream_...`, what the moving averages of
-    single examples beside their batch say until then, of the mean loss over these rows.
+    One row a checkpoint, up to where the run diverges if it does: `step`, `loss`, `error`;
+    `squared_gradient`, `trace` of the mean loss over these rows (empirical), whole and by layers;
+    `population_...` of their source; two intervals of its B_simple, `jackknife_...` and
+    `normal_...`; and `stream_...`, what the moving averages of single examples beside their batch
+    say until then, of the mean loss over these rows.
     """
     loaded = load_problem(problem, data_dir)
     run = begin_run(loaded, seed)
@@ -79,6 +80,8 @@ def measure_along_training(
     for step in steps:
         if step > trainer.steps:
             moved = trainer.run(run.rows.take((step - trainer.steps) * batch_size))
+            if not np.isfinite(moved.example_squared_norms).all():
+                break
             for noise in noise_of_steps(moved, dataset_size=loaded.n):
                 stream.update(noise.total)
         means = evaluation.measure(run.parameters)

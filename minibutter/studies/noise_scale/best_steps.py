@@ -79,6 +79,12 @@ def measure_best_steps(
     model = LocalModel(measured.squared_gradient, measured.curvature, measured.curvature_of_noise)
     found = []
     for batch_size in batch_sizes:
+        if model.noise_scale <= -batch_size:
+            # The noise curves the mean loss down by more than the gradient curves it up.
+            found.append(
+                {"batch_size": batch_size, **dict.fromkeys((*_MEASURED, *_PREDICTED), np.nan)}
+            )
+            continue
         gains = np.empty((batches, len(GRID)))
         lengths = np.array(GRID) * model.optimal_step(batch_size)
         rng = sampler(seed, _PURPOSE_BATCHES, step, batch_size)
@@ -97,11 +103,11 @@ def measure_best_steps(
                 "batch_size": batch_size,
                 **measured_step,
                 **dict(zip(_PREDICTED, predicted, strict=True)),
-                "largest_step": model.largest_optimal_step,
-                "noise_scale": model.noise_scale,
             }
         )
-    return pd.DataFrame(found).assign(**columns)
+    return pd.DataFrame(found).assign(
+        largest_step=model.largest_optimal_step, noise_scale=model.noise_scale, **columns
+    )
 
 
 def _lowest(

@@ -82,13 +82,15 @@ def best_branches(branches: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    branches : with the columns of `measure_branches` and its arguments.
+    branches : with the columns of `measure_branches` and its arguments; may be empty.
 
     Returns
     -------
     Those rows, with `gain`, the fall of the loss, and `share`, of the largest gain at this
     checkpoint and seed.
     """
+    if branches.empty:
+        return branches
     finite = branches[np.isfinite(branches["loss_after"])]
     keys = ["step", "seed", "batch_size"]
     best = finite.loc[finite.groupby(keys)["loss_after"].idxmin()].reset_index(drop=True)

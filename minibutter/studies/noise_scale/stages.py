@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from minibutter.studies.catalogue import StudyError
 from minibutter.studies.noise_scale.along import measure_along_training, measure_noise_curvature
 from minibutter.studies.noise_scale.best_steps import GRID, measure_best_steps
 from minibutter.studies.noise_scale.branching import measure_branches
@@ -25,6 +26,21 @@ _TRAIN_S, _STEP_S, _EVALUATE_S, _MOMENTS_S = 5e-6, 100e-6, 1.5e-6, 14e-6
 _PRODUCT_S, _START_S = 22e-6, 0.1
 _REACH = 1500  # steps of whole gradients that are enough for the last goal
 _REACH_BATCH = 200  # and the batch at which it takes twice as many
+
+
+def refuse_few_rows(dataset: str, n_rows: int, trunk_batch: int) -> None:
+    """Of fewer than three batches of the run that all is measured along, nothing is a sample.
+
+    Raises
+    ------
+    StudyError
+        If there are fewer training rows.
+    """
+    if n_rows < 3 * trunk_batch:
+        raise StudyError(
+            f"{dataset} has {n_rows} rows for training; this study needs {3 * trunk_batch}, three "
+            f"batches of {trunk_batch}: take a larger data set, as in --dataset digits"
+        )
 
 
 class Stages:

@@ -14,7 +14,7 @@ from minibutter.studies.noise_scale.frontier import fastest_rates, fit_frontier,
 from minibutter.studies.noise_scale.levels import checkpoints_near
 from minibutter.studies.noise_scale.problem import describe_problem, load_problem
 from minibutter.studies.noise_scale.sizes import FULL, QUICK, Sizes
-from minibutter.studies.noise_scale.stages import Point, Stages
+from minibutter.studies.noise_scale.stages import Point, Stages, refuse_few_rows
 from minibutter.studies.study import Course, Measurements, Settings, Step
 
 _PAPER_DATA = (8000, 784, 10)  # rows, inputs, classes of the numbers that are compared with
@@ -75,6 +75,7 @@ class NoiseScaleStudy:
         """The stages; where checkpoints and rates lie follows from those before."""
         sizes = self._sizes(settings)
         problem = load_problem(self._stages(settings, 0).problem, settings.data_dir)
+        refuse_few_rows(settings.dataset, problem.n, sizes.trunk_batch)
         stages = self._stages(settings, problem.n)
         rng = np.random.default_rng(settings.seed)
 

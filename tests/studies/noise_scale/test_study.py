@@ -1,10 +1,14 @@
 """The whole study, on digits and so small that it takes seconds."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from minibutter import launch
+from minibutter.studies.noise_scale.along import measure_along_training
 from minibutter.studies.noise_scale.problem import (
     begin_run,
     describe_problem,
@@ -119,6 +123,24 @@ def test_its_figures_are_there_with_their_labels(outcome):
         assert label in texts[figure]
 
 
+def test_a_study_that_goes_on_from_part_of_its_pieces_has_the_same_bits(outcome, tmp_path):
+    written = sorted((outcome.out / "measurements").rglob("*.parquet"))
+    kept = written[::2]
+    for path in kept:
+        copy = tmp_path / path.relative_to(outcome.out)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    heard = Heard()
+    again = launch.run_study(
+        NoiseScaleStudy(quick=TINY), Settings("quick", "digits"), tmp_path, heard
+    )
+    assert sum(n_done for _, n_done in heard.begun) == len(kept)
+    assert again.verdict.criteria == outcome.verdict.criteria
+    assert [path.name for path in again.tables] == [path.name for path in outcome.tables]
+    for one, other in zip(again.tables, outcome.tables, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
 def test_what_can_be_planned_is_what_is_done(outcome):
     steps = {step.name: step for step in STUDY.outline(Settings("full", "mnist"))}
     assert [*steps] == [
@@ -160,6 +182,34 @@ def test_batches_that_are_most_of_the_rows_are_left_out():
     stages = Stages(TINY, problem_of(), 150, 0)
     assert {piece.arguments["batch_size"] for piece in stages.sweep().pieces} == {4, 16}
     assert {piece.arguments["batch_size"] for piece in stages.branches([(0, 5)]).pieces} == {4, 16}
+
+
+def study_of(dataset, out, **sizes):
+    study = NoiseScaleStudy(quick=replace(TINY, **sizes))
+    return launch.run_study(study, Settings("quick", dataset), out, Heard()).verdict
+
+
+def test_too_few_rows_for_a_batch_to_be_a_sample_are_refused(tmp_path):
+    with pytest.raises(launch.LaunchRefused, match="iris has 120 rows for training; this study ne"):
+        study_of("iris", tmp_path, trunk_batch=128)
+
+
+def test_labels_that_nobody_can_learn_leave_everything_open(tmp_path):
+    """The error stays above all goals, so that no stage finds a checkpoint to look at."""
+    data = "gaussian_classification:classes=5,dimension=2,rows=300,noise=1000"
+    verdict = study_of(data, tmp_path, evaluated_rows=200, last_step=8)
+    found = {criterion.name: criterion for criterion in verdict.criteria}
+    assert tuple(found) == CRITERIA
+    for name in ("routes agree", "hyperbola", "step law", "adaptive batch", "simple over critical"):
+        assert (found[name].state, found[name].measured) == ("unresolved", None)
+        assert found[name].reason
+
+
+def test_a_run_that_diverges_is_measured_up_to_there(tmp_path):
+    table = measure_along_training(None, problem_of(), 0, 32, 1e8, [0, 1, 50, 60], 0.9)
+    assert table["step"].iloc[0] == 0
+    assert len(table) < 4
+    assert np.isfinite(table[["loss", "trace", "squared_gradient"]]).all(axis=None)
 
 
 def test_a_regression_is_refused(tmp_path):
