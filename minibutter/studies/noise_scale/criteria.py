@@ -220,9 +220,12 @@ def judge_step_law(laws: pd.DataFrame) -> list[Criterion]:
         `largest_step`, both ε_max.
     """
     statement = "ε_opt(B) = ε_max / (1 + B_noise / B): the worst rms log residual is below 0.12"
+    prediction = "ε_max of the fit is |G|² / GᵀHG of the Hessian within a factor 2"
     if laws.empty:
+        reason = "nowhere were best steps of four batch sizes within the grid"
         return [
-            judge_nothing("step law", statement, (None, 0.12), "no best step was within the grid")
+            judge_nothing("step law", statement, (None, 0.12), reason),
+            judge_nothing("step prediction", prediction, (0.5, 2), reason),
         ]
     worst = laws.loc[laws["rms_log_residual"].idxmax()]
     of_prediction = geometric_mean((laws["fitted_step"] / laws["largest_step"]).to_numpy())
@@ -235,7 +238,7 @@ def judge_step_law(laws: pd.DataFrame) -> list[Criterion]:
         ),
         judge_mean(
             "step prediction",
-            "ε_max of the fit is |G|² / GᵀHG of the Hessian within a factor 2",
+            prediction,
             of_prediction,
             expected=(0.5, 2),
             reason=f"{len(laws)} checkpoints",

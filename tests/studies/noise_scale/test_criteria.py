@@ -131,6 +131,11 @@ def test_moving_averages_are_held_against_exact_values():
     assert criteria.judge_stream(np.array([])).state == "unresolved"
 
 
+def test_without_best_steps_both_criteria_of_them_are_open():
+    judged = criteria.judge_step_law(pd.DataFrame())
+    assert states(judged) == {"step law": "unresolved", "step prediction": "unresolved"}
+
+
 def test_batches_that_follow_the_noise_are_held_against_the_frontier():
     def gains(values):
         return pd.DataFrame(
