@@ -32,6 +32,7 @@ def draw_divergence(
     """
     figure = Figure(figsize=(8.2, 5.8), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    scale = _scale_of(pd.concat([ends["l1_hidden"], kernels["l1_hidden"]]))
     for column, (table, title) in enumerate(
         ((ends, "perturbed step, k = 3, 5, ..."), (kernels, "other kernels, smooth deep network"))
     ):
@@ -51,8 +52,8 @@ def draw_divergence(
         for level in (parted, together):
             above.axhline(level, color="0.4", linewidth=0.8, linestyle=":")
         above.set_title(title, fontsize=9)
-        above.set_yscale("log")
-        above.set_xscale("log")
+        above.set_yscale(scale)
+        above.set_xscale(scale)
         below.set_yscale("symlog", linthresh=0.1)
         below.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         below.set_ylim(-0.02, 120)
@@ -71,6 +72,11 @@ def draw_divergence(
     axes[0, 0].set_ylabel("relative L1 of a hidden matrix", fontsize=9)
     axes[1, 0].set_ylabel("test rows of another class, %", fontsize=9)
     save(figure, path)
+
+
+def _scale_of(values: pd.Series) -> str:
+    """Of an axis; matplotlib refuses a logarithm of nothing, where all trainings diverged."""
+    return "log" if values.notna().any() else "linear"
 
 
 def _percent(share):
@@ -143,7 +149,7 @@ def draw_growth(divergence: pd.DataFrame, rates: pd.DataFrame, path: Path) -> No
             handles.append(
                 Line2D([], [], color=colours[step], marker=marker, markersize=3, label=text)
             )
-        axis.set_yscale("log")
+        axis.set_yscale(_scale_of(divergence["l2"]))
         axis.set_title(label, fontsize=9)
         axis.set_xlabel("time: learning rate × steps", fontsize=9)
         finish_axis(axis)

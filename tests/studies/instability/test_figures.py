@@ -75,6 +75,14 @@ def test_growth_names_exponents_and_types(draw):
         assert label in text
 
 
+def test_trainings_that_all_diverged_leave_empty_figures(draw):
+    nothing = pd.DataFrame(
+        {"label": ["swish"], "learning_rate": 0.1, "dtype": "float32", "time": 1.0}
+    ).assign(l1_hidden=np.nan, disagreement=np.nan, l2=np.nan, steepest=np.nan)
+    draw(figures.draw_divergence, nothing, nothing, 0.1, 1e-4)
+    assert "0.1<" in draw(figures.draw_growth, nothing, nothing)
+
+
 def test_spreads_show_both_and_the_finite_test_set(draw):
     spreads = pd.DataFrame(
         {
