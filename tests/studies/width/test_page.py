@@ -23,4 +23,4 @@ def test_figure_is_there(name):
 
 def test_the_page_has_both():
     assert len(SNIPPETS) == 2
-    assert len(FIGURES) == 4
+    assert len(FIGURES) == 5
