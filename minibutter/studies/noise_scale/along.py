@@ -198,3 +198,38 @@ def layer_table(along: pd.DataFrame) -> pd.DataFrame:
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)
     return table.assign(simple_noise_scale=table["trace"] / table["squared_gradient"])
+
+
+def stream_ratios(along: pd.DataFrame, decay: float) -> np.ndarray:
+    """B_simple of the moving averages over the exact one, averaged over the same steps.
+
+    A moving average lags behind what it follows, and |G|² falls by orders of magnitude. So the
+    exact values are averaged in the same way, with straight lines between the checkpoints.
+
+    Returns
+    -------
+    For every seed the geometric mean over the checkpoints at which the average is resolved.
+    """
+    found = []
+    for _, run in along.sort_values("step").groupby("seed"):
+        steps = run["step"].to_numpy()
+        averages = [
+            _moving_average(np.interp(np.arange(steps[-1]), steps, run[name]), decay)
+            for name in ("trace", "squared_gradient")
+        ]
+        is_known = (run["stream_state"] == "resolved").to_numpy() & (steps > 0)
+        # After so many steps the last that counts was measured before the last of them.
+        trace, signal = (average[steps[is_known] - 1] for average in averages)
+        ratios = run["stream_value"].to_numpy()[is_known] * signal / trace
+        if ratios.size:
+            found.append(float(np.exp(np.log(ratios).mean())))
+    return np.array(found)
+
+
+def _moving_average(values: np.ndarray, decay: float) -> np.ndarray:
+    """Exponential moving averages up to each of the values; of two, the start cancels."""
+    averages, total = np.empty(len(values)), 0.0
+    for i, value in enumerate(values):
+        total = decay * total + (1 - decay) * value
+        averages[i] = total
+    return averages

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from minibutter.studies.noise_scale import criteria
-from minibutter.studies.noise_scale.along import layer_table
+from minibutter.studies.noise_scale.along import layer_table, stream_ratios
 from minibutter.studies.noise_scale.branching import (
     best_branches,
     largest_recovering_batch,
@@ -191,41 +191,6 @@ def fit_step_laws(best_steps: pd.DataFrame, rng: np.random.Generator) -> pd.Data
             row[f"{name}_high"] = np.nan if estimate.high is None else estimate.high
         found.append(row)
     return pd.DataFrame(found)
-
-
-def stream_ratios(along: pd.DataFrame, decay: float) -> np.ndarray:
-    """B_simple of the moving averages over the exact one, averaged over the same steps.
-
-    A moving average lags behind what it follows, and |G|² falls by orders of magnitude. So the
-    exact values are averaged in the same way, with straight lines between the checkpoints.
-
-    Returns
-    -------
-    For every seed the geometric mean over the checkpoints at which the average is resolved.
-    """
-    found = []
-    for _, run in along.sort_values("step").groupby("seed"):
-        steps = run["step"].to_numpy()
-        averages = [
-            _moving_average(np.interp(np.arange(steps[-1]), steps, run[name]), decay)
-            for name in ("trace", "squared_gradient")
-        ]
-        is_known = (run["stream_state"] == "resolved").to_numpy() & (steps > 0)
-        # After so many steps the last that counts was measured before the last of them.
-        trace, signal = (average[steps[is_known] - 1] for average in averages)
-        ratios = run["stream_value"].to_numpy()[is_known] * signal / trace
-        if ratios.size:
-            found.append(float(np.exp(np.log(ratios).mean())))
-    return np.array(found)
-
-
-def _moving_average(values: np.ndarray, decay: float) -> np.ndarray:
-    """Exponential moving averages up to each of the values; of two, the start cancels."""
-    averages, total = np.empty(len(values)), 0.0
-    for i, value in enumerate(values):
-        total = decay * total + (1 - decay) * value
-        averages[i] = total
-    return averages
 
 
 def direct_batches(

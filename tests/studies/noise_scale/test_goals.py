@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from minibutter.studies.noise_scale.along import stream_ratios
 from minibutter.studies.noise_scale.best_steps import lowest_point
 from minibutter.studies.noise_scale.branching import (
     best_branches,
     largest_recovering_batch,
 )
-from minibutter.studies.noise_scale.conclusion import fit_step_laws, stream_ratios
+from minibutter.studies.noise_scale.conclusion import fit_step_laws
 from minibutter.studies.noise_scale.following import adaptive_gains, predicted_gamma
 from minibutter.studies.noise_scale.goals import SmoothedError, note
 from minibutter.studies.noise_scale.problem import checkpoints, usual_rate
