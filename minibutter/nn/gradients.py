@@ -72,7 +72,8 @@ class BatchGradient:
         self._check(parameters, x, y)
         order = np.arange(len(x))[None]
         topology, work = self.network.topology, self._work
-        blocks = arena.gather(topology, work, x[None], y[None], order, 0, len(x))
+        blocks = in_python(arena.count_batch_blocks)(topology, work, len(x))
+        arena.gather(topology, work, x[None], y[None], order, 0, len(x))
         epoch.forward(topology, parameters, work, blocks)
         return blocks
 

@@ -181,7 +181,8 @@ class ExampleMoments:
     ) -> int:
         topology, work = self.network.topology, self._work
         order = np.arange(start, start + n)[None]
-        blocks = arena.gather(topology, work, x[None], y[None], order, 0, n)
+        blocks = in_python(arena.count_batch_blocks)(topology, work, n)
+        arena.gather(topology, work, x[None], y[None], order, 0, n)
         epoch.forward(topology, parameters, work, blocks)
         return blocks
 

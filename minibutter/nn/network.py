@@ -242,9 +242,11 @@ class Network:
             plan=make_plan(
                 self.kernel, self.tiling, dtype, self.n_inputs, self.widths, batch_size, repetitions
             ),
+            gather=0,
             forward=0,
             backward=0,
             add_metrics=0,
+            measure=0,
         )
         work.x[:, -1] = 1
         for layer in range(len(hidden)):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minibutter.nn.kernels import arena
+from minibutter.nn.kernels.jit import in_python
 from minibutter.nn.kernels.layout import lanes_of
 from minibutter.nn.kernels.tile import LINE_BYTES
 from minibutter.nn.network import INITIALIZERS, Network
@@ -114,7 +115,7 @@ def test_workspace_is_zeroed_and_aligned_but_for_the_units_that_are_always_1(
     assert work.x.shape == (blocks, 5, lanes)
     assert (work.x[:, 4] == 1).all()
     for layer in range(2):
-        units = arena.layer_output(network.topology, work, layer, blocks)
+        units = in_python(arena.layer_output)(network.topology, work, layer, blocks)
         assert units.shape == (blocks, 7, lanes)
         assert (units[:, 6] == 1).all()
         units[:, 6] = 0

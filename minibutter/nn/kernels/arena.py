@@ -55,9 +55,11 @@ class Workspace(NamedTuple):
     batch_size: int
     gathered_rows: np.ndarray  # (LANES,) int64: scratch of `gather`
     plan: Plan  # how products are made
-    forward: int  # address of `epoch.forward`, which is part of every epoch and evaluation
+    gather: int  # address of `gather`, which is part of every epoch and evaluation
+    forward: int  # address of `epoch.forward`
     backward: int  # address of `epoch.backward`
     add_metrics: int  # address of `epoch.add_metrics`
+    measure: int  # address of `epoch.measure`
 
 
 @view
@@ -131,14 +133,20 @@ def work_half(arena, layer, blocks, width, lanes):
     return arena[layer % 2, : blocks * width * lanes].reshape(blocks, width, lanes)
 
 
+@view
+def count_batch_blocks(topology, work, n):
+    """Blocks that n rows of every repetition take."""
+    lanes = work.x.shape[2]
+    return (n + lanes - 1) // lanes if topology.repetitions == 1 else n
+
+
 @kernel
 def gather(topology, work, x, y, orders, start, n):
-    """Put n rows, from `start` of the order on, into work.x and work.outputs; returns the blocks.
+    """Put n rows, from `start` of the order on, into work.x and work.outputs.
 
     Reads: x (R, n_rows, n_inputs), y (R, n_rows, n_outputs), orders (R, n_rows) int64.
     """
-    lanes = work.x.shape[2]
-    blocks = (n + lanes - 1) // lanes if topology.repetitions == 1 else n
+    blocks = count_batch_blocks(topology, work, n)
     targets = output_blocks(topology, work, blocks)
     if topology.repetitions == 1:
         gather_rows(work.x, x[0], orders[0], start, n, work.gathered_rows)
@@ -147,4 +155,3 @@ def gather(topology, work, x, y, orders, start, n):
         gather_repetitions(work.x, x, orders, start, n, work.gathered_rows)
         gather_repetitions(targets, y, orders, start, n, work.gathered_rows)
     units_from_blocks(output_units(topology, work, Y, blocks), targets)
-    return blocks

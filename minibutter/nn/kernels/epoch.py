@@ -22,6 +22,7 @@ import numpy as np
 
 from minibutter.nn.kernels import arena, layers, losses, optimizers
 from minibutter.nn.kernels.arena import (
+    count_batch_blocks,
     gather,
     layer_activation,
     layer_output,
@@ -314,7 +315,7 @@ def add_batch(sums, topology, work, blocks, n, is_binary, records_metrics):
 
 
 def compile_steps(topology, work) -> dict[str, int]:
-    """Addresses of `forward`, `backward` and `add_metrics`, by the names of `Workspace`'s fields.
+    """Addresses of what an epoch consists of, by the names of `Workspace`'s fields.
 
     Parameters
     ----------
@@ -326,13 +327,18 @@ def compile_steps(topology, work) -> dict[str, int]:
 @cache
 def _compile_steps(topology, work, parameters) -> dict[str, int]:
     number, flag = numba.int64, numba.boolean
-    sums = numba.types.Array(numba.float64, 2, "C")
+    sums, orders = (numba.types.Array(dtype, 2, "C") for dtype in (numba.float64, numba.int64))
     scratch, units = (numba.types.Array(parameters.dtype, ndim, "C") for ndim in (2, 3))
+    rows = units, units, orders
     return {
+        "gather": address_of(gather, topology, work, *rows, number, number),
         "forward": address_of(forward, topology, parameters, work, number),
         "backward": address_of(backward, topology, parameters, work, number, number),
         "add_metrics": address_of(
             add_metrics, *(sums, units, units, units, number, flag, flag, scratch)
+        ),
+        "measure": address_of(
+            measure, sums, work, topology, parameters, *rows, *(number, number, flag, flag)
         ),
     }
 
@@ -366,7 +372,8 @@ def train_epoch(
     n_rows, batch_size = orders.shape[1], work.batch_size
     for start in range(0, n_rows, batch_size):
         n = min(batch_size, n_rows - start)
-        blocks = gather(topology, work, x, y, orders, start, n)
+        blocks = count_batch_blocks(topology, work, n)
+        call(work.gather, (topology, work, x, y, orders, start, n))
         call(work.forward, (topology, parameters, work, blocks))
         add_batch(sums, topology, work, blocks, n, is_binary, records_metrics)
         penalty(topology, parameters, work.penalties, l1, l2)
@@ -389,11 +396,13 @@ def evaluate(sums, work, topology, parameters, x, y, orders, l1, l2, is_binary, 
     Writes: sums (R, 11) float64, zeros before. Reads: x (R, n_rows, n_inputs), y (R, n_rows,
     n_outputs), orders (R, n_rows) int64: in which the rows are summed.
     """
-    n_rows = orders.shape[1]
-    measure(sums, work, topology, parameters, x, y, orders, 0, n_rows, is_binary, records_metrics)
+    n_rows, first = orders.shape[1], np.int64(0)
+    rows = x, y, orders, first, n_rows
+    call(work.measure, (sums, work, topology, parameters, *rows, is_binary, records_metrics))
+    penalty(topology, parameters, work.penalties, l1, l2)
     for repetition in range(topology.repetitions):
         finish_metrics(sums[repetition, :PENALTY], n_rows)
-    penalty(topology, parameters, sums[:, PENALTY], l1, l2)
+        sums[repetition, PENALTY] = work.penalties[repetition]
 
 
 @kernel
@@ -404,6 +413,7 @@ def measure(sums, work, topology, parameters, x, y, orders, begin, end, is_binar
     """
     for start in range(begin, end, work.batch_size):
         n = min(work.batch_size, end - start)
-        blocks = gather(topology, work, x, y, orders, start, n)
+        blocks = count_batch_blocks(topology, work, n)
+        call(work.gather, (topology, work, x, y, orders, start, n))
         call(work.forward, (topology, parameters, work, blocks))
         add_batch(sums, topology, work, blocks, n, is_binary, records_metrics)

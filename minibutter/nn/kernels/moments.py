@@ -14,7 +14,13 @@ meant: R is 1.
 import numpy as np
 
 from minibutter.nn.kernels import epoch, layers
-from minibutter.nn.kernels.arena import gather, layer_output, layer_weights, output_rows, work_half
+from minibutter.nn.kernels.arena import (
+    count_batch_blocks,
+    layer_output,
+    layer_weights,
+    output_rows,
+    work_half,
+)
 from minibutter.nn.kernels.jit import call, kernel
 from minibutter.nn.kernels.metrics import LOSS, finish_metrics
 from minibutter.nn.kernels.tile import PLAIN
@@ -203,7 +209,8 @@ def train_epoch_with_moments(
     for i in range(steps.shape[0]):
         start = i * batch_size
         n = min(batch_size, n_rows - start)
-        blocks = gather(topology, work, x, y, orders, start, n)
+        blocks = count_batch_blocks(topology, work, n)
+        call(work.gather, (topology, work, x, y, orders, start, n))
         call(work.forward, (topology, parameters, work, blocks))
         row_losses = output_rows(work, blocks)[LOSS, 0]
         total = 0.0

@@ -298,7 +298,7 @@ def _contract(c, x, y, n, plan):
     """
     m, p = c.shape
     lanes, size = x.shape[2], np.int64(c.itemsize)
-    transpose_blocks(plan.panels, y, n)
+    transpose_blocks(plan.panels, y[:, :p], n)
     block_depth = max(plan.block_depth // lanes, 1) * lanes
     whole_panels = p // lanes
     panels = whole_panels + (1 if p % lanes else 0)

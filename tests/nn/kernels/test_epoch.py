@@ -11,6 +11,7 @@ import pytest
 from minibutter.nn import reference
 from minibutter.nn.kernels import arena, epoch, optimizers
 from minibutter.nn.kernels.gemm import RUNGS
+from minibutter.nn.kernels.jit import in_python
 from minibutter.nn.kernels.tiling import Tiling
 from minibutter.nn.network import ACTIVATIONS, LOSSES, Network, penalty_factors
 from minibutter.nn.optimizers import make_optimizer
@@ -43,16 +44,17 @@ def poison(network, work):
         array.fill(np.nan if array.dtype.kind == "f" else -(2**62))
     work.x[:, -1] = 1
     for layer in range(network.depth - 1):
-        arena.layer_output(network.topology, work, layer, len(work.x))[:, -1] = 1
+        in_python(arena.layer_output)(network.topology, work, layer, len(work.x))[:, -1] = 1
     return work
 
 
 def run(network, parameters, work, x, y):
     """Forward and backward of one batch; returns the sum of the losses of its rows."""
     order = np.arange(len(x))[None]
-    blocks = arena.gather(network.topology, work, x[None], y[None], order, 0, len(x))
+    blocks = in_python(arena.count_batch_blocks)(network.topology, work, len(x))
+    arena.gather(network.topology, work, x[None], y[None], order, 0, len(x))
     epoch.forward(network.topology, parameters, work, blocks)
-    losses = arena.output_rows(work, blocks)[0].ravel()[: len(x)]
+    losses = in_python(arena.output_rows)(work, blocks)[0].ravel()[: len(x)]
     epoch.backward(network.topology, parameters, work, blocks, len(x))
     return losses.sum(dtype=np.float64)
 
@@ -60,7 +62,7 @@ def run(network, parameters, work, x, y):
 def outputs_of(network, work, which, n):
     """Logits or outputs (n, n_outputs) that `run` has left."""
     blocks = -(-n // work.x.shape[2])
-    return arena.output_units(network.topology, work, which, blocks)[0, :, :n].T
+    return in_python(arena.output_units)(network.topology, work, which, blocks)[0, :, :n].T
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -166,7 +168,8 @@ def test_gathered_batch_holds_the_rows_of_the_order_their_targets_and_a_unit_of_
     work, order = network.workspace(12), rng.permutation(17)
     for start, n in ((0, 12), (12, 5)):
         rows = order[start : start + n]
-        blocks = arena.gather(network.topology, work, x[None], y[None], order[None], start, n)
+        blocks = in_python(arena.count_batch_blocks)(network.topology, work, n)
+        arena.gather(network.topology, work, x[None], y[None], order[None], start, n)
         gathered = work.x[:blocks].transpose(0, 2, 1).reshape(-1, 8)
         np.testing.assert_array_equal(gathered[:n, :7], x[rows])
         np.testing.assert_array_equal(gathered[:, 7], np.ones(len(gathered)))
@@ -219,12 +222,12 @@ def test_constant_units_and_neighbours_survive_batches_of_all_sizes(n, dtype):
     for size in (34, n):
         run(network, parameters, work, x[:size], y[:size])
         for layer in range(network.depth - 1):
-            units = arena.layer_output(network.topology, work, layer, len(work.x))
+            units = in_python(arena.layer_output)(network.topology, work, layer, len(work.x))
             if size == 34:
                 np.testing.assert_array_equal(units[:, -1], np.ones_like(units[:, -1]))
             else:  # the same memory, cut into fewer blocks
                 blocks = -(-size // units.shape[2])
-                units = arena.layer_output(network.topology, work, layer, blocks)
+                units = in_python(arena.layer_output)(network.topology, work, layer, blocks)
                 np.testing.assert_array_equal(units[:, -1], np.ones_like(units[:, -1]))
 
 
