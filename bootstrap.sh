@@ -15,3 +15,7 @@ fi
 [ -x .venv/bin/pip ] || python3 -m venv .venv
 extras=$(echo "$*" | tr ' ' ',')
 .venv/bin/pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}"
+
+# An editable install leaves no bytecode. Where Python may not write any either
+# (PYTHONDONTWRITEBYTECODE, in many containers), every process would compile all modules again.
+.venv/bin/python -m compileall -q minibutter

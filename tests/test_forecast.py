@@ -150,7 +150,8 @@ def test_a_plan_says_how_long_how_many_jobs_and_how_many_bytes(call):
 
 
 def test_a_plan_says_of_which_runs_no_epoch_fits_into_a_job(call):
-    _, out, _ = call("sweep", "plan", "primary", "--ranks", 1000, "--time-limit", "20s")
+    largest = ("--filter", "size > 10000000 and depth = 4")
+    _, out, _ = call("sweep", "plan", "primary", *largest, "--ranks", 1000, "--time-limit", "20s")
     assert re.search(r"too long for a job: \d+ runs of \d+ experiments, not one epoch of w", out)
 
 

@@ -83,7 +83,21 @@ def launcher(tmp_path) -> Launcher:
 @pytest.fixture
 def sweep_file(tmp_path) -> Path:
     """12 runs that take some hundred milliseconds each."""
-    path = tmp_path / "small.toml"
+    return _write_sweep(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def done_by_two(tmp_path_factory) -> Path:
+    """Where two ranks, undisturbed, have put the tables of that sweep; not to be written to."""
+    launcher = Launcher(tmp_path_factory.mktemp("two"))
+    out = launcher.folder / "out"
+    done = launcher.run(2, launcher.mpi_run, _write_sweep(launcher.folder), "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def _write_sweep(folder: Path) -> Path:
+    path = folder / "small.toml"
     path.write_text(
         'dataset = "digits"\n'
         'shape = ["rectangle_residual", "exponential"]\n'

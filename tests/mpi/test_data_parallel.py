@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 
 from minibutter.energy.simulated import PowerModel, build
+from tests.mpi.conftest import Launcher
 
 pytestmark = pytest.mark.mpi
 
 
-@pytest.fixture
-def sliced_sweep(tmp_path):
+@pytest.fixture(scope="module")
+def sliced_sweep(tmp_path_factory):
     """Two runs with slices, of other rules and types, and one without; the last batch is small."""
-    path = tmp_path / "sliced.toml"
+    path = tmp_path_factory.mktemp("sweep") / "sliced.toml"
     path.write_text(
         'dataset = "digits"\n'
         "depth = 4\n"
@@ -36,12 +37,25 @@ def sliced_sweep(tmp_path):
     return path
 
 
-def test_one_two_three_ranks_and_no_mpi_train_sliced_runs_to_the_same_bits(launcher, sliced_sweep):
+@pytest.fixture(scope="module")
+def done_without_mpi(tmp_path_factory, sliced_sweep):
+    """Where a process without mpirun has put the tables of that sweep; not to be written to."""
+    launcher = Launcher(tmp_path_factory.mktemp("alone"))
+    done = launcher.run(None, launcher.mpi_run, sliced_sweep, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    return launcher.folder / "out"
+
+
+def test_one_two_three_ranks_and_no_mpi_train_sliced_runs_to_the_same_bits(
+    launcher, sliced_sweep, done_without_mpi
+):
     tables = {}
     for n_ranks in (None, 1, 2, 3):
-        out = launcher.folder / f"ranks-{n_ranks}"
-        done = launcher.run(n_ranks, launcher.mpi_run, sliced_sweep, "--out", out)
-        assert done.returncode == 0, done.stderr
+        out = done_without_mpi
+        if n_ranks is not None:
+            out = launcher.folder / f"ranks-{n_ranks}"
+            done = launcher.run(n_ranks, launcher.mpi_run, sliced_sweep, "--out", out)
+            assert done.returncode == 0, done.stderr
         tables[n_ranks] = launcher.epochs_as_bits(out)
         runs = pd.read_parquet(out / "runs").set_index("slices")
         present = n_ranks or 1
@@ -55,19 +69,19 @@ def test_one_two_three_ranks_and_no_mpi_train_sliced_runs_to_the_same_bits(launc
         pd.testing.assert_frame_equal(tables[n_ranks], tables[None], check_exact=True)
 
 
-def test_train_shares_out_a_network_and_says_what_it_does(launcher):
+def test_train_shares_out_a_network_and_says_what_it_does(launcher, call):
     network = ("--dataset", "digits", "--widths", "32,10", "--epochs", 2, "--batch-size", 256)
-    arguments = ("-m", "minibutter", "train", *network, "--data-parallel", "--out")
-    done = launcher.run(3, *arguments, "out")
+    arguments = ("train", *network, "--data-parallel", "--out")
+    done = launcher.run(3, "-m", "minibutter", *arguments, "out")
     assert done.returncode == 0, done.stderr
     assert "1 run is trained by all ranks together" in done.stdout
     assert "1 rank sleeps in runs of 2 slices" in done.stdout
     assert "take longer on many ranks than on one" in done.stdout
     (run,) = pd.read_parquet(launcher.folder / "out" / "runs").to_dict("records")
     assert (run["slices"], run["ranks_together"], run["n_ranks"]) == (2, 2, 3)
-    alone = launcher.run(None, *arguments, "alone")
-    assert alone.returncode == 0, alone.stderr
-    assert "together" not in alone.stdout
+    code, screen, errors = call(*arguments, launcher.folder / "alone")
+    assert code == 0, errors
+    assert "together" not in screen
     pd.testing.assert_frame_equal(
         launcher.epochs_as_bits(launcher.folder / "out"),
         launcher.epochs_as_bits(launcher.folder / "alone"),
@@ -86,10 +100,9 @@ def test_a_rank_that_raises_within_a_step_ends_the_job_with_its_traceback(launch
 
 
 def test_a_signal_to_one_rank_ends_all_after_the_run_and_the_same_command_goes_on(
-    launcher, sliced_sweep
+    launcher, sliced_sweep, done_without_mpi
 ):
-    whole, stopped = launcher.folder / "whole", launcher.folder / "stopped"
-    launcher.run(None, launcher.mpi_run, sliced_sweep, "--out", whole)
+    stopped = launcher.folder / "stopped"
     script = launcher.scripts / "signalled_slice.py"
     done = launcher.run(2, script, "SIGUSR1", sliced_sweep, "--out", stopped)
     assert done.returncode == 75, done.stderr
@@ -98,7 +111,9 @@ def test_a_signal_to_one_rank_ends_all_after_the_run_and_the_same_command_goes_o
     again = launcher.run(3, launcher.mpi_run, sliced_sweep, "--out", stopped)
     assert again.returncode == 0, again.stderr
     pd.testing.assert_frame_equal(
-        launcher.epochs_as_bits(stopped), launcher.epochs_as_bits(whole), check_exact=True
+        launcher.epochs_as_bits(stopped),
+        launcher.epochs_as_bits(done_without_mpi),
+        check_exact=True,
     )
 
 
