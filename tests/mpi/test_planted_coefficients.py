@@ -32,9 +32,9 @@ GRIDS = (
 )
 
 
-def sweep_text():
+def sweep_text(repetitions):
     """A grid for every size, so that large networks train for fewer epochs, on fewer rows."""
-    text = 'name = "planted"\ndepth = 3\nrepetitions = 2\n'
+    text = f'name = "planted"\ndepth = 3\nrepetitions = {repetitions}\n'
     for keys, epochs_by_size in GRIDS:
         for size, epochs in epochs_by_size.items():
             dataset = "digits" if size < 50_000 else "wine"
@@ -48,19 +48,20 @@ def test_planted_coefficients_come_back_within_three_percent(launcher, monkeypat
     monkeypatch.setenv("MINIBUTTER_POWERCAP_ROOT", str(machine.root))
     planted = {"static_power_w": MODEL.package_w, "energy_per_flop_j": MODEL.joules_per_flop}
     planted |= {f"energy_per_{name}_byte_j": j for name, j in MODEL.joules_per_byte.items()}
-    for attempt in range(3):
-        found, foreign_load = sweep_and_fit(launcher, mode, launcher.folder / f"out-{attempt}")
+    # Durations scatter where others take the processors, host or guests: then the sweep grows, and
+    # all of its runs are fitted.
+    for repetitions in (2, 4, 6):
+        found = sweep_and_fit(launcher, mode, launcher.folder / "out", repetitions)
         errors = {term: found[term] / value - 1 for term, value in planted.items()}
-        # Where others took the processors, and the account says so, it is tried again.
-        if max(map(abs, errors.values())) <= 0.03 or (foreign_load or 0) <= 0.02:
+        if max(map(abs, errors.values())) <= 0.03:
             break
     assert errors == pytest.approx(dict.fromkeys(planted, 0.0), abs=0.03)
 
 
-def sweep_and_fit(launcher, mode, out):
-    """Coefficients by term, and what others took of the processors meanwhile."""
+def sweep_and_fit(launcher, mode, out, repetitions):
+    """Coefficients by term, of all runs that there are then."""
     sweep = launcher.folder / "planted.toml"
-    sweep.write_text(sweep_text())
+    sweep.write_text(sweep_text(repetitions))
     done = launcher.run(
         2, launcher.mpi_run, sweep, "--out", out, "--lanes", 1, "--energy", mode,
         "--idle-seconds", 1,
@@ -68,11 +69,10 @@ def sweep_and_fit(launcher, mode, out):
     assert done.returncode == 0, done.stderr
     runs = pd.read_parquet(out / "runs")
     assert (runs["energy_mode"] == mode).all()
-    (account,) = map(json.loads, (out / "node_energy.jsonl").read_text().splitlines())
-    assert abs(account["imbalance_j"]) <= 1e-6 * account["total_j"]
+    for account in map(json.loads, (out / "node_energy.jsonl").read_text().splitlines()):
+        assert abs(account["imbalance_j"]) <= 1e-6 * account["total_j"]
     done = launcher.run(None, "-m", "minibutter", "energy", "fit", out, "--json")
     assert done.returncode == 0, done.stderr
     model = json.loads(done.stdout)
     (hierarchy,) = [form for form in model["forms"] if form["name"] == "hierarchy"]
-    found = {c["term"]: c["value"] for c in hierarchy["coefficients"]}
-    return found, account["foreign_load"]
+    return {c["term"]: c["value"] for c in hierarchy["coefficients"]}
